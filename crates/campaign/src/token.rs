@@ -1,0 +1,1 @@
+//! When to use, refresh or grant a token: the decision, without I/O.

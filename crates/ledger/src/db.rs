@@ -1,0 +1,215 @@
+//! Opening a ledger, and running one body on either database.
+
+use crate::{
+    Result,
+    error::{During, Error, Source},
+};
+use sqlx::{
+    PgPool, SqlitePool,
+    migrate::Migrator,
+    postgres::{PgConnectOptions, PgPoolOptions},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+use std::{path::PathBuf, str::FromStr, time::Duration};
+
+static SQLITE: Migrator = sqlx::migrate!("../../migrations/sqlite");
+static POSTGRES: Migrator = sqlx::migrate!("../../migrations/postgres");
+
+/// A handle on the ledger; clones share its connections.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    pub(crate) db: Db,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Db {
+    Sqlite(Sqlite),
+    Postgres(PgPool),
+}
+
+/// SQLite takes one writer at a time: one connection writes, so that writers wait in line instead of polling a lock.
+#[derive(Clone, Debug)]
+pub(crate) struct Sqlite {
+    pub(crate) write: SqlitePool,
+    pub(crate) read: SqlitePool,
+    pub(crate) path: PathBuf,
+}
+
+/// What the schema of a ledger is, compared with what this program needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Schema {
+    /// As needed.
+    Current,
+    /// `crier migrate` has not run yet.
+    Behind,
+    /// A newer program has migrated it.
+    Ahead,
+}
+
+/// Which SQL a statement is written in, where the two must differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    Sqlite,
+    Postgres,
+}
+
+impl Dialect {
+    /// The ids in a JSON array that is bound as parameter `n`, as a subquery of one column.
+    pub(crate) fn ids(self, n: u8) -> String {
+        match self {
+            Self::Sqlite => format!("(SELECT value FROM json_each(${n}))"),
+            Self::Postgres => format!("(SELECT value::bigint FROM json_array_elements_text(${n}::json))"),
+        }
+    }
+
+    /// Locks the selected rows until the transaction ends; SQLite's transactions lock the whole file.
+    pub(crate) fn for_update(self) -> &'static str {
+        match self {
+            Self::Sqlite => "",
+            Self::Postgres => " FOR UPDATE",
+        }
+    }
+}
+
+/// A statement whose text was put together from this crate's own words and the dialect.
+pub(crate) fn sql(text: String) -> sqlx::AssertSqlSafe<String> {
+    sqlx::AssertSqlSafe(text)
+}
+
+/// Runs `$body` in a writing transaction of whichever database it is, and commits. `$tx` is the transaction, `$dialect`
+/// says which SQL it speaks; `?` rolls back. The body is compiled once for each database.
+macro_rules! write_tx {
+    ($ledger:expr, $operation:expr, |$tx:ident, $dialect:ident| $body:expr) => {
+        match &$ledger.db {
+            $crate::db::Db::Sqlite(db) => {
+                #[allow(unused_variables, clippy::allow_attributes, reason = "not every body asks for the dialect")]
+                let $dialect = $crate::db::Dialect::Sqlite;
+                let mut $tx = $crate::error::During::during(db.write.begin_with("BEGIN IMMEDIATE").await, $operation)?;
+                let out = $body;
+                $crate::error::During::during($tx.commit().await, $operation)?;
+                out
+            }
+            $crate::db::Db::Postgres(pool) => {
+                #[allow(unused_variables, clippy::allow_attributes, reason = "not every body asks for the dialect")]
+                let $dialect = $crate::db::Dialect::Postgres;
+                let mut $tx = $crate::error::During::during(pool.begin().await, $operation)?;
+                let out = $body;
+                $crate::error::During::during($tx.commit().await, $operation)?;
+                out
+            }
+        }
+    };
+}
+
+/// Runs `$body` with a reading connection of whichever database it is.
+macro_rules! read_conn {
+    ($ledger:expr, $operation:expr, |$conn:ident, $dialect:ident| $body:expr) => {
+        match &$ledger.db {
+            $crate::db::Db::Sqlite(db) => {
+                #[allow(unused_variables, clippy::allow_attributes, reason = "not every body asks for the dialect")]
+                let $dialect = $crate::db::Dialect::Sqlite;
+                let mut $conn = $crate::error::During::during(db.read.acquire().await, $operation)?;
+                $body
+            }
+            $crate::db::Db::Postgres(pool) => {
+                #[allow(unused_variables, clippy::allow_attributes, reason = "not every body asks for the dialect")]
+                let $dialect = $crate::db::Dialect::Postgres;
+                let mut $conn = $crate::error::During::during(pool.acquire().await, $operation)?;
+                $body
+            }
+        }
+    };
+}
+
+pub(crate) use {read_conn, write_tx};
+
+impl Ledger {
+    /// Opens the ledger at `url`: `sqlite://path/to/file.db` (made when absent) or `postgres://…`.
+    ///
+    /// Errors: `Broken` for a URL of another kind, `Down` when the database can't be reached within 10 s.
+    pub async fn open(url: &str) -> Result<Self> {
+        let operation = "open the ledger";
+        if let Some(path) = url.strip_prefix("sqlite:") {
+            let path = PathBuf::from(path.strip_prefix("//").unwrap_or(path));
+            let options = SqliteConnectOptions::new()
+                .filename(&path)
+                .create_if_missing(true)
+                .journal_mode(SqliteJournalMode::Wal)
+                .synchronous(SqliteSynchronous::Full)
+                .foreign_keys(true)
+                .busy_timeout(Duration::from_secs(30))
+                .pragma("cache_size", "-8192")
+                .pragma("temp_store", "memory");
+            let write = SqlitePoolOptions::new()
+                .max_connections(1)
+                .idle_timeout(None)
+                .max_lifetime(None)
+                .acquire_timeout(Duration::from_secs(60))
+                .connect_with(options.clone())
+                .await
+                .during(operation)?;
+            let read = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options);
+            Ok(Self { db: Db::Sqlite(Sqlite { write, read, path }) })
+        } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            let options = PgConnectOptions::from_str(url).during(operation)?.application_name("crier");
+            let pool = PgPoolOptions::new()
+                .max_connections(8)
+                .acquire_timeout(Duration::from_secs(10))
+                .connect_with(options)
+                .await
+                .during(operation)?;
+            Ok(Self { db: Db::Postgres(pool) })
+        } else {
+            Err(Error::new(operation, Source::Url("ledger.url must begin with sqlite:// or postgres://".to_owned())))
+        }
+    }
+
+    /// Whether the ledger is one file on this machine, which this program migrates by itself.
+    pub fn is_embedded(&self) -> bool {
+        matches!(self.db, Db::Sqlite(_))
+    }
+
+    /// Brings the schema up to date. Migrations only go forward.
+    pub async fn migrate(&self) -> Result<()> {
+        match &self.db {
+            Db::Sqlite(db) => SQLITE.run(&db.write).await,
+            Db::Postgres(pool) => POSTGRES.run(pool).await,
+        }
+        .during("migrate the ledger")
+    }
+
+    /// Compares the ledger's schema with what this program needs.
+    pub async fn schema(&self) -> Result<Schema> {
+        let operation = "read the ledger's schema version";
+        let needed = match &self.db {
+            Db::Sqlite(_) => &SQLITE,
+            Db::Postgres(_) => &POSTGRES,
+        }
+        .iter()
+        .map(|migration| migration.version)
+        .max()
+        .unwrap_or(0);
+        let found: Option<i64> = read_conn!(self, operation, |conn, dialect| {
+            let exists: i64 = sqlx::query_scalar(match dialect {
+                Dialect::Sqlite => "SELECT count(*) FROM sqlite_master WHERE name = '_sqlx_migrations'",
+                Dialect::Postgres => "SELECT count(*) FROM pg_class WHERE oid = to_regclass('_sqlx_migrations')",
+            })
+            .fetch_one(&mut *conn)
+            .await
+            .during(operation)?;
+            if exists == 0 {
+                None
+            } else {
+                sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
+                    .fetch_one(&mut *conn)
+                    .await
+                    .during(operation)?
+            }
+        });
+        Ok(match found.unwrap_or(0) {
+            version if version < needed => Schema::Behind,
+            version if version > needed => Schema::Ahead,
+            _ => Schema::Current,
+        })
+    }
+}

@@ -1,0 +1,19 @@
+//! The truth about every row, in SQL: SQLite or Postgres behind one API.
+//!
+//! Each transition is one guarded statement, whose zero-rows answer has a name. Instants are stored as UTC milliseconds.
+//! A committed transaction survives a crash (`synchronous=FULL`).
+//!
+//! Deliberately not here: files, queues and HTTP; no call of this crate waits for any of them.
+
+mod db;
+mod error;
+mod imports;
+mod tokens;
+
+pub use db::{Ledger, Schema};
+pub use error::{Error, ErrorKind};
+pub use imports::{Encoding, ImportStart, NewCampaign, NewChunk, NewImport, NewRow, NewText, Totals};
+pub use tokens::{TokenPhase, TokenRow};
+
+/// Result of every call of this crate.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,297 @@
+-- The ledger: what is true about every row of every campaign. Instants are UTC milliseconds since 1970.
+
+CREATE TABLE imports (
+    id           INTEGER PRIMARY KEY AUTOINCREMENT,
+    file_name    TEXT   NOT NULL,
+    sha256       TEXT   NOT NULL,
+    launch       BIGINT NOT NULL,  -- 1, or one more for each --again
+    bytes        BIGINT NOT NULL,
+    rows_in_file BIGINT NOT NULL,
+    state        TEXT   NOT NULL CONSTRAINT import_states CHECK (state IN ('loading', 'loaded')),
+    launched_by  TEXT   NOT NULL,
+    launched_at  BIGINT NOT NULL,
+    loaded_at    BIGINT,
+    CONSTRAINT same_bytes_launch_once UNIQUE (sha256, launch)
+);
+
+CREATE TABLE campaigns (
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    import_id  BIGINT NOT NULL REFERENCES imports (id),
+    name       TEXT   NOT NULL UNIQUE,
+    state      TEXT   NOT NULL CONSTRAINT campaign_states CHECK (state IN ('loading', 'active', 'paused', 'cancelled')),
+    priority   BIGINT NOT NULL DEFAULT 0,
+    created_at BIGINT NOT NULL,
+    updated_at BIGINT NOT NULL
+);
+CREATE INDEX campaigns_of_import ON campaigns (import_id);
+
+CREATE TABLE texts (
+    id       INTEGER PRIMARY KEY,
+    body     TEXT   NOT NULL,
+    encoding TEXT   NOT NULL CONSTRAINT encodings CHECK (encoding IN ('gsm7', 'ucs2')),
+    segments BIGINT NOT NULL
+);
+
+-- A run of rows of one campaign that is claimed together. Its rows' ids are id * 512 ... id * 512 + 511.
+CREATE TABLE chunks (
+    id            INTEGER PRIMARY KEY,
+    import_id     BIGINT NOT NULL REFERENCES imports (id),
+    campaign_id   BIGINT NOT NULL REFERENCES campaigns (id),
+    state         TEXT   NOT NULL CONSTRAINT chunk_states CHECK (state IN ('waiting', 'fed', 'working', 'done')),
+    due_at        BIGINT NOT NULL,
+    fed_at        BIGINT,
+    owner_id      BIGINT,
+    batch_len_max BIGINT           -- halved by each 413
+);
+CREATE INDEX chunks_of_campaign ON chunks (campaign_id, id);
+CREATE INDEX chunks_to_do ON chunks (state, due_at) WHERE state <> 'done';
+
+CREATE TABLE messages (
+    id              INTEGER PRIMARY KEY,
+    campaign_id     BIGINT NOT NULL,
+    row_number      BIGINT NOT NULL,
+    state           TEXT   NOT NULL CONSTRAINT row_states CHECK (state IN
+        ('invalid', 'duplicate', 'suppressed', 'scheduled', 'queued', 'sending', 'unknown', 'held', 'accepted', 'sent',
+         'failed', 'rejected', 'expired', 'cancelled')),
+    reason          TEXT,
+    destination_raw TEXT   NOT NULL,
+    destination     BIGINT,
+    sender          TEXT,
+    text_id         BIGINT,
+    reference       TEXT,
+    scheduled_for   BIGINT,
+    valid_until     BIGINT,
+    not_before      BIGINT,
+    attempts        BIGINT NOT NULL DEFAULT 0,
+    attempt_id      BIGINT,
+    sent_via        TEXT   CONSTRAINT calls_that_send CHECK (sent_via IN ('send', 'bulk')),
+    sms_id          BIGINT,
+    id_source       TEXT   CONSTRAINT sources_of_ids CHECK (id_source IN ('response', 'list')),
+    gateway_status  TEXT,
+    resends         BIGINT NOT NULL DEFAULT 0,
+    queued_at       BIGINT,
+    attempted_at    BIGINT,
+    accepted_at     BIGINT,
+    checked_at      BIGINT,
+    check_at        BIGINT,
+    checks          BIGINT NOT NULL DEFAULT 0,
+    final_at        BIGINT,
+    updated_at      BIGINT NOT NULL,
+    CONSTRAINT a_sendable_row_has_number_sender_and_text CHECK
+        (state IN ('invalid', 'duplicate', 'suppressed') OR (destination IS NOT NULL AND sender IS NOT NULL AND text_id IS NOT NULL)),
+    CONSTRAINT a_live_row_has_an_attempt CHECK (state NOT IN ('sending', 'unknown') OR attempt_id IS NOT NULL),
+    CONSTRAINT an_sms_id_has_a_source CHECK ((sms_id IS NULL) = (id_source IS NULL)),
+    CONSTRAINT a_final_status_has_an_sms_id CHECK (state NOT IN ('sent', 'failed') OR sms_id IS NOT NULL OR gateway_status = 'operator'),
+    CONSTRAINT a_final_row_has_its_time CHECK
+        ((state IN ('invalid', 'duplicate', 'suppressed', 'sent', 'failed', 'rejected', 'expired', 'cancelled')) = (final_at IS NOT NULL))
+);
+CREATE UNIQUE INDEX an_sms_id_is_claimed_once ON messages (sms_id) WHERE sms_id IS NOT NULL;
+-- Two open attempts to one number from one sender can't be told apart in the gateway's list.
+CREATE UNIQUE INDEX one_open_attempt_per_recipient ON messages (sender, destination)
+    WHERE sms_id IS NULL AND state IN ('sending', 'unknown', 'held', 'accepted');
+CREATE INDEX details_due ON messages (check_at) WHERE check_at IS NOT NULL;
+
+CREATE TABLE owners (
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind       TEXT   NOT NULL,
+    host       TEXT   NOT NULL,
+    pid        BIGINT NOT NULL,
+    epoch      TEXT   NOT NULL,  -- the server's start: a lost lock proves a death only within one
+    started_at BIGINT NOT NULL,
+    seen_at    BIGINT NOT NULL,
+    ended_at   BIGINT,
+    ended_how  TEXT
+);
+CREATE INDEX owners_alive ON owners (id) WHERE ended_at IS NULL;
+
+-- One gateway call that sends, made once. `row_ids` names its destinations before a byte leaves.
+CREATE TABLE attempts (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    campaign_id BIGINT NOT NULL,
+    chunk_id    BIGINT NOT NULL,
+    sender      TEXT   NOT NULL,
+    text_id     BIGINT NOT NULL,
+    sent_via    TEXT   NOT NULL CONSTRAINT attempts_send CHECK (sent_via IN ('send', 'bulk')),
+    state       TEXT   NOT NULL CONSTRAINT attempt_states CHECK (state IN
+        ('formed', 'sending', 'accepted', 'unknown', 'released', 'refused', 'settled')),
+    owner_id    BIGINT NOT NULL REFERENCES owners (id),
+    row_ids     TEXT   NOT NULL,
+    formed_at   BIGINT NOT NULL,
+    sending_at  BIGINT,
+    ended_at    BIGINT,  -- when its sender was known to be done with it
+    outcome     TEXT,
+    look_at     BIGINT,
+    looks       BIGINT NOT NULL DEFAULT 0,
+    absent      TEXT     -- the row ids that the last look did not find
+);
+CREATE INDEX attempts_open ON attempts (sender, id) WHERE state IN ('formed', 'sending', 'accepted', 'unknown');
+
+-- Gateway list windows that were read and still hold pending rows. Seconds of the gateway's clock, both ends included.
+CREATE TABLE windows (
+    id      INTEGER PRIMARY KEY AUTOINCREMENT,
+    sender  TEXT   NOT NULL,
+    since   BIGINT NOT NULL,
+    until   BIGINT NOT NULL,
+    listed  BIGINT NOT NULL,
+    pending BIGINT NOT NULL,
+    looks   BIGINT NOT NULL,
+    look_at BIGINT NOT NULL
+);
+
+CREATE TABLE cursors (
+    sender       TEXT   PRIMARY KEY,
+    swept_to     BIGINT NOT NULL,  -- seconds of the gateway's clock
+    first_look_ms BIGINT NOT NULL
+);
+
+-- Listed texts from our senders that no attempt explains.
+CREATE TABLE unexplained (
+    sms_id      INTEGER PRIMARY KEY,
+    sender      TEXT   NOT NULL,
+    destination TEXT   NOT NULL,
+    listed_time TEXT   NOT NULL,
+    seen_at     BIGINT NOT NULL
+);
+
+CREATE TABLE learned (
+    name  TEXT   PRIMARY KEY,
+    value BIGINT NOT NULL,
+    at    BIGINT NOT NULL
+);
+
+CREATE TABLE tokens (
+    id                  INTEGER PRIMARY KEY CONSTRAINT one_token_row CHECK (id = 1),
+    generation          BIGINT NOT NULL,
+    sealed              BLOB,
+    expires_at          BIGINT,
+    phase               TEXT   NOT NULL CONSTRAINT token_phases CHECK (phase IN ('none', 'ready', 'refreshing', 'retrying', 'granting', 'burned')),
+    phase_by            TEXT,
+    phase_at            BIGINT NOT NULL,
+    password_granted_at BIGINT,
+    password_grants     BIGINT NOT NULL DEFAULT 0,
+    trouble             TEXT
+);
+INSERT INTO tokens (id, generation, phase, phase_at) VALUES (1, 0, 'none', 0);
+
+CREATE TABLE senders (
+    sender     TEXT   PRIMARY KEY,
+    status     TEXT   NOT NULL,
+    checked_at BIGINT NOT NULL
+);
+
+CREATE TABLE suppressions (
+    destination BIGINT NOT NULL,
+    sender      TEXT   NOT NULL DEFAULT '',  -- '' means from every sender
+    reason      TEXT   NOT NULL,
+    added_by    TEXT   NOT NULL,
+    added_at    BIGINT NOT NULL,
+    PRIMARY KEY (destination, sender)
+);
+
+CREATE TABLE leases (
+    name     TEXT   PRIMARY KEY,
+    owner_id BIGINT NOT NULL,
+    until    BIGINT NOT NULL
+);
+
+-- Append-only.
+CREATE TABLE events (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    at          BIGINT NOT NULL,
+    kind        TEXT   NOT NULL,
+    who         TEXT   NOT NULL,
+    import_id   BIGINT,
+    campaign_id BIGINT,
+    row_id      BIGINT,
+    attempt_id  BIGINT,
+    detail      TEXT   NOT NULL
+);
+CREATE INDEX events_of_campaign ON events (campaign_id, id);
+
+CREATE TRIGGER events_are_never_changed BEFORE UPDATE ON events
+BEGIN
+    SELECT raise(ABORT, 'events are append-only');
+END;
+CREATE TRIGGER events_are_never_deleted BEFORE DELETE ON events
+BEGIN
+    SELECT raise(ABORT, 'events are append-only');
+END;
+
+-- The contract for analysts.
+
+CREATE VIEW delivery_reports AS
+SELECT c.name AS campaign,
+       m.row_number,
+       m.reference,
+       m.destination_raw,
+       CAST(m.destination AS TEXT) AS destination,
+       m.sender,
+       t.body AS text,
+       t.encoding,
+       t.segments,
+       m.state,
+       m.reason,
+       m.attempts,
+       m.sent_via,
+       m.sms_id AS gateway_sms_id,
+       m.gateway_status,
+       m.id_source,
+       strftime('%Y-%m-%dT%H:%M:%fZ', m.scheduled_for / 1000.0, 'unixepoch') AS scheduled_for,
+       strftime('%Y-%m-%dT%H:%M:%fZ', m.valid_until / 1000.0, 'unixepoch') AS valid_until,
+       strftime('%Y-%m-%dT%H:%M:%fZ', m.queued_at / 1000.0, 'unixepoch') AS queued_at,
+       strftime('%Y-%m-%dT%H:%M:%fZ', m.attempted_at / 1000.0, 'unixepoch') AS attempted_at,
+       strftime('%Y-%m-%dT%H:%M:%fZ', m.accepted_at / 1000.0, 'unixepoch') AS accepted_at,
+       strftime('%Y-%m-%dT%H:%M:%fZ', m.checked_at / 1000.0, 'unixepoch') AS checked_at,
+       strftime('%Y-%m-%dT%H:%M:%fZ', m.final_at / 1000.0, 'unixepoch') AS final_at,
+       strftime('%Y-%m-%dT%H:%M:%fZ', m.updated_at / 1000.0, 'unixepoch') AS updated_at
+FROM campaigns c
+JOIN chunks k ON k.campaign_id = c.id
+JOIN messages m ON m.id BETWEEN k.id * 512 AND k.id * 512 + 511
+LEFT JOIN texts t ON t.id = m.text_id;
+
+CREATE VIEW campaign_summary AS
+SELECT c.name AS campaign,
+       c.state AS campaign_state,
+       i.file_name,
+       i.launched_by,
+       strftime('%Y-%m-%dT%H:%M:%fZ', i.launched_at / 1000.0, 'unixepoch') AS launched_at,
+       count(m.id) AS rows,
+       count(m.id) FILTER (WHERE m.state = 'invalid') AS invalid,
+       count(m.id) FILTER (WHERE m.state = 'duplicate') AS duplicate,
+       count(m.id) FILTER (WHERE m.state = 'suppressed') AS suppressed,
+       count(m.id) FILTER (WHERE m.state = 'scheduled') AS scheduled,
+       count(m.id) FILTER (WHERE m.state = 'queued') AS queued,
+       count(m.id) FILTER (WHERE m.state = 'sending') AS sending,
+       count(m.id) FILTER (WHERE m.state = 'unknown') AS unknown,
+       count(m.id) FILTER (WHERE m.state = 'held') AS held,
+       count(m.id) FILTER (WHERE m.state = 'accepted') AS accepted,
+       count(m.id) FILTER (WHERE m.state = 'sent') AS sent,
+       count(m.id) FILTER (WHERE m.state = 'failed') AS failed,
+       count(m.id) FILTER (WHERE m.state = 'rejected') AS rejected,
+       count(m.id) FILTER (WHERE m.state = 'expired') AS expired,
+       count(m.id) FILTER (WHERE m.state = 'cancelled') AS cancelled
+FROM campaigns c
+JOIN imports i ON i.id = c.import_id
+LEFT JOIN chunks k ON k.campaign_id = c.id
+LEFT JOIN messages m ON m.id BETWEEN k.id * 512 AND k.id * 512 + 511
+GROUP BY c.id, c.name, c.state, i.file_name, i.launched_by, i.launched_at;
+
+CREATE VIEW failure_reasons AS
+SELECT c.name AS campaign, m.state, coalesce(m.reason, '') AS reason, count(*) AS rows
+FROM campaigns c
+JOIN chunks k ON k.campaign_id = c.id
+JOIN messages m ON m.id BETWEEN k.id * 512 AND k.id * 512 + 511
+WHERE m.state IN ('invalid', 'duplicate', 'suppressed', 'held', 'failed', 'rejected', 'expired', 'cancelled')
+GROUP BY c.name, m.state, coalesce(m.reason, '');
+
+CREATE VIEW hourly_throughput AS
+SELECT strftime('%Y-%m-%dT%H:00:00Z', m.accepted_at / 1000, 'unixepoch') AS hour,
+       c.name AS campaign,
+       count(*) AS accepted,
+       count(*) FILTER (WHERE m.state = 'sent') AS sent,
+       count(*) FILTER (WHERE m.state = 'failed') AS failed
+FROM campaigns c
+JOIN chunks k ON k.campaign_id = c.id
+JOIN messages m ON m.id BETWEEN k.id * 512 AND k.id * 512 + 511
+WHERE m.accepted_at IS NOT NULL
+GROUP BY 1, 2;
