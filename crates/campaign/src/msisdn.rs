@@ -15,3 +15,15 @@ impl fmt::Debug for Msisdn {
         f.write_str("+44…")
     }
 }
+
+impl Msisdn {
+    /// From stored digits.
+    pub fn from_digits(digits: u64) -> Option<Self> {
+        (1_000_000..1_000_000_000_000_000).contains(&digits).then_some(Self(digits))
+    }
+
+    /// The digits.
+    pub fn as_u64(self) -> u64 {
+        self.0
+    }
+}

@@ -11,3 +11,13 @@ pub enum Encoding {
     /// UTF-16: 70 in one segment, 67 in each of several.
     Ucs2,
 }
+
+impl Encoding {
+    /// The name that the ledger stores.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gsm7 => "gsm7",
+            Self::Ucs2 => "ucs2",
+        }
+    }
+}

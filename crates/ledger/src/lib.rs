@@ -5,14 +5,20 @@
 //!
 //! Deliberately not here: files, queues and HTTP; no call of this crate waits for any of them.
 
+mod clock;
 mod db;
 mod error;
+mod events;
 mod imports;
+mod owners;
+mod time;
 mod tokens;
 
 pub use db::{Ledger, Schema};
 pub use error::{Error, ErrorKind};
+pub use events::Event;
 pub use imports::{Encoding, ImportStart, NewCampaign, NewChunk, NewImport, NewRow, NewText, Totals};
+pub use owners::OwnerGuard;
 pub use tokens::{TokenPhase, TokenRow};
 
 /// Result of every call of this crate.
