@@ -13,7 +13,8 @@ mod tokens;
 pub use db::{Ledger, Schema};
 pub use error::{Error, ErrorKind};
 pub use imports::{Encoding, ImportStart, NewCampaign, NewChunk, NewImport, NewRow, NewText, Totals};
-pub use tokens::{TokenPhase, TokenRow};
+pub use campaign::token::TokenPhase;
+pub use tokens::{TokenClaim, TokenRow, TokenTrouble, TokenTroubleKind};
 
 /// Result of every call of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
