@@ -27,7 +27,8 @@ pub use feed::{Backlog, Waiting};
 pub use imports::{Encoding, ImportStart, NewCampaign, NewChunk, NewImport, NewRow, NewText, Totals};
 pub use listing::{Applied, Delivery, DueDetail, ListedText, OpenAttempt, PendingWindow};
 pub use owners::OwnerGuard;
-pub use tokens::{TokenPhase, TokenRow};
+pub use campaign::token::TokenPhase;
+pub use tokens::{TokenClaim, TokenRow, TokenTrouble, TokenTroubleKind};
 
 /// Result of every call of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
