@@ -10,10 +10,10 @@ mod error;
 mod imports;
 mod tokens;
 
+pub use campaign::token::TokenPhase;
 pub use db::{Ledger, Schema};
 pub use error::{Error, ErrorKind};
 pub use imports::{Encoding, ImportStart, NewCampaign, NewChunk, NewImport, NewRow, NewText, Totals};
-pub use campaign::token::TokenPhase;
 pub use tokens::{TokenClaim, TokenRow, TokenTrouble, TokenTroubleKind};
 
 /// Result of every call of this crate.
