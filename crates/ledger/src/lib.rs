@@ -18,6 +18,7 @@ mod owners;
 mod time;
 mod tokens;
 
+pub use campaign::token::TokenPhase;
 pub use claims::{Claim, ClaimedBatch, Recorded, RetryPolicy, SendingBatch, Start};
 pub use db::{Ledger, Schema};
 pub use decisions::{Todo, Verdict};
@@ -27,7 +28,6 @@ pub use feed::{Backlog, Waiting};
 pub use imports::{Encoding, ImportStart, NewCampaign, NewChunk, NewImport, NewRow, NewText, Totals};
 pub use listing::{Applied, Delivery, DueDetail, ListedText, OpenAttempt, PendingWindow};
 pub use owners::OwnerGuard;
-pub use campaign::token::TokenPhase;
 pub use tokens::{TokenClaim, TokenRow, TokenTrouble, TokenTroubleKind};
 
 /// Result of every call of this crate.
