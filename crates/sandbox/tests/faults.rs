@@ -77,9 +77,9 @@ async fn a_cut_answer_breaks_in_its_body() {
 #[tokio::test]
 async fn a_client_that_gives_up_does_not_stop_the_effect() {
     for (effect, at_once) in [("before", 3), ("after", 0)] {
-        let rule = format!(r#"[{{"operation":"bulk_send","fault":"delay","ms":400,"effect":"{effect}"}}]"#);
+        let rule = format!(r#"[{{"operation":"bulk_send","fault":"delay","ms":2000,"effect":"{effect}"}}]"#);
         let rig = Rig::faulty(&rule).await;
-        let impatient = tokio::time::timeout(Duration::from_millis(150), rig.bulk("hi", &THREE)).await;
+        let impatient = tokio::time::timeout(Duration::from_millis(500), rig.bulk("hi", &THREE)).await;
         assert!(impatient.is_err(), "answered in time");
         assert_eq!(rig.running.book().accepted, at_once, "effect {effect}");
         eventually("the effect is had", async || rig.running.book().accepted == 3).await;
@@ -88,8 +88,8 @@ async fn a_client_that_gives_up_does_not_stop_the_effect() {
 
 #[tokio::test]
 async fn a_late_effect_comes_after_the_answer() {
-    let rules = r#"[{"operation":"bulk_send","fault":"late_effect","ms":300,"times":1},
-                    {"operation":"bulk_send","fault":"late_effect","ms":300,"status":504,"times":1}]"#;
+    let rules = r#"[{"operation":"bulk_send","fault":"late_effect","ms":1000,"times":1},
+                    {"operation":"bulk_send","fault":"late_effect","ms":1000,"status":504,"times":1}]"#;
     let rig = Rig::faulty(rules).await;
     assert!(rig.bulk("hi", &THREE).await.is_err());
     assert_eq!(rig.running.book().accepted, 0);
@@ -143,7 +143,11 @@ async fn an_idle_connection_is_closed() {
     let mut answer = Vec::new();
     let read = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await;
     assert!(read.is_ok(), "still open");
-    assert!(answer.starts_with(b"HTTP/1.1 401") && answer.ends_with(b"0\r\n\r\n"), "{}", String::from_utf8_lossy(&answer));
+    assert!(
+        answer.starts_with(b"HTTP/1.1 401") && answer.ends_with(b"0\r\n\r\n"),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
 }
 
 #[tokio::test]

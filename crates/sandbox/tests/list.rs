@@ -7,8 +7,18 @@ use sandbox::{Config, Rule};
 use serde_json::{Value, json};
 
 const NUMBERS: [&str; 12] = [
-    "447700900100", "447700900101", "447700900102", "447700900103", "447700900104", "447700900105", "447700900106",
-    "447700900107", "447700900108", "447700900109", "447700900110", "447700900111",
+    "447700900100",
+    "447700900101",
+    "447700900102",
+    "447700900103",
+    "447700900104",
+    "447700900105",
+    "447700900106",
+    "447700900107",
+    "447700900108",
+    "447700900109",
+    "447700900110",
+    "447700900111",
 ];
 
 #[tokio::test]
@@ -64,7 +74,7 @@ async fn filters_are_inclusive_and_by_both_ends() {
 
 #[tokio::test]
 async fn a_text_is_hidden_until_its_lag_has_passed() {
-    let rig = Rig::new(Config { list_lag_ms: 300, ..quick() }).await;
+    let rig = Rig::new(Config { list_lag_ms: 1000, ..quick() }).await;
     let sent: Value = rig.send("hi", "447700900100").await.unwrap().json().await.unwrap();
     let detail = format!("/sms/detail/{}", sent["sms"]["sms_id"]);
     assert_eq!(rig.list("").await["total"], 0);
@@ -96,7 +106,7 @@ async fn lag_unlisted_and_shuffled_totals_can_be_scripted() {
 #[tokio::test]
 async fn texts_become_final_after_their_delay_and_some_fail() {
     let endings = vec!["13".to_owned()];
-    let config = Config { delivery_min_ms: 200, delivery_max_ms: 300, fail_endings: endings, ..Config::default() };
+    let config = Config { delivery_min_ms: 1000, delivery_max_ms: 1200, fail_endings: endings, ..Config::default() };
     let rig = Rig::new(config).await;
     rig.bulk("hi", &["447700900112", "447700900113", "123456", "1234567"]).await.unwrap();
     let statuses = async || {

@@ -2,9 +2,11 @@
 
 mod harness;
 
+use gateway::wire;
 use harness::{Rig, SENDER, quick};
 use reqwest::Response;
 use sandbox::Config;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -103,7 +105,8 @@ async fn what_laravel_refuses_it_refuses_with_422_and_the_field() {
 async fn a_urlencoded_form_is_no_form() {
     let rig = Rig::new(quick()).await;
     let url = format!("{}/sms/send", rig.running.base_url);
-    let sent = rig.client.post(url).bearer_auth(&rig.access).header("content-type", "application/x-www-form-urlencoded");
+    let sent =
+        rig.client.post(url).bearer_auth(&rig.access).header("content-type", "application/x-www-form-urlencoded");
     let answer = sent.body("source=ACME&destination=447700900123&text=hi").send().await.unwrap();
     assert_eq!(answer.status(), 422);
     assert_eq!(rig.running.book().accepted, 0);
@@ -144,4 +147,31 @@ async fn sms_count_is_the_number_of_segments() {
     let rig = Rig::new(quick()).await;
     let sent: Value = rig.send(&"a".repeat(161), "447700900123").await.unwrap().json().await.unwrap();
     assert_eq!(sent["sms"]["sms_count"], 2);
+}
+
+#[tokio::test]
+async fn the_client_reads_what_the_sandbox_serves() {
+    async fn read<T: DeserializeOwned>(answer: Response) -> T {
+        answer.json().await.unwrap()
+    }
+    let rig = Rig::new(quick()).await;
+    let number = "447700900123";
+    let sent: wire::SendAnswer = read(rig.send("hi", number).await.unwrap()).await;
+    let _: wire::BulkSendAnswer = read(rig.bulk("hi", &[number]).await.unwrap()).await;
+    let list: wire::Envelope<wire::Paginator<wire::Sms>> = read(rig.get("/sms/list").await.unwrap()).await;
+    assert_eq!((list.data.total, list.data.data.len()), (2, 2));
+    assert_eq!(list.data.data[1].sms_id, sent.sms.sms_id);
+    let path = format!("/sms/detail/{}", sent.sms.sms_id);
+    let detail: wire::Envelope<wire::Sms> = read(rig.get(&path).await.unwrap()).await;
+    assert_eq!(detail.data.delivery_status, wire::DeliveryStatus::Sent);
+    let senders: wire::Envelope<wire::Paginator<wire::SenderIdRow>> =
+        read(rig.get("/sender-id/list").await.unwrap()).await;
+    assert!(senders.data.data.iter().any(|row| row.status == wire::SenderStatus::AwaitingApproval));
+    let _: wire::AddSenderAnswer = read(rig.post("/sender-id/add", &[("sender_id", "NEW")]).await.unwrap()).await;
+    let dialled = rig.post("/click-to-dial/dial", &[("destination", "442073771555")]).await.unwrap();
+    assert!(!read::<wire::DialAnswer>(dialled).await.call_id.is_empty());
+    let refused: wire::RefusalAnswer = read(rig.send("", number).await.unwrap()).await;
+    assert!(refused.errors.unwrap().contains_key("text"));
+    let tokens: wire::TokenAnswer = read(rig.refresh_grant(&rig.refresh).await).await;
+    assert_eq!(tokens.customer_user_id, wire::NumberOrText::Text("2".into()));
 }

@@ -3,7 +3,7 @@
 mod harness;
 
 use base64::Engine;
-use harness::{Rig, quick};
+use harness::{Rig, eventually, quick};
 use sandbox::{Config, Operation};
 use serde_json::{Value, json};
 
@@ -122,4 +122,19 @@ async fn revoked_and_burned_tokens_have_to_be_fetched_anew() {
     assert_eq!(rig.get("/sms/list").await.unwrap().status(), 401, "it stays revoked");
     assert_eq!(rig.refresh_grant(&rig.refresh).await.status(), 401);
     assert_eq!(rig.password_grant().await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_token_that_is_revoked_stops_no_call_under_way() {
+    let rig = Rig::faulty(r#"[{"operation":"send","fault":"delay","ms":500,"effect":"after"}]"#).await;
+    let under_way = rig.send("hi", "447700900123");
+    let revoked = async {
+        eventually("the call has arrived", async || rig.running.book().calls.contains_key(&Operation::Send)).await;
+        // The body is read before the token is looked at; a refused call would be answered at once.
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        rig.refresh_grant(&rig.refresh).await
+    };
+    let (sent, refreshed) = tokio::join!(under_way, revoked);
+    assert_eq!((sent.unwrap().status().as_u16(), refreshed.status().as_u16()), (200, 200));
+    assert_eq!(rig.get("/sms/list").await.unwrap().status(), 401);
 }

@@ -71,9 +71,8 @@ impl Rig {
     }
 
     pub async fn post(&self, path: &str, fields: &[(&str, &str)]) -> reqwest::Result<Response> {
-        let form = fields.iter().fold(Form::new(), |form, (name, value)| {
-            form.text((*name).to_owned(), (*value).to_owned())
-        });
+        let form =
+            fields.iter().fold(Form::new(), |form, (name, value)| form.text((*name).to_owned(), (*value).to_owned()));
         let url = format!("{}{path}", self.running.base_url);
         self.client.post(url).bearer_auth(&self.access).multipart(form).send().await
     }
