@@ -18,7 +18,8 @@ mod owners;
 mod time;
 mod tokens;
 
-pub use claims::{Claim, ClaimedBatch, Recorded, RetryPolicy, SendingBatch, Start};
+pub use campaign::token::TokenPhase;
+pub use claims::{Claim, ClaimedBatch, Recorded, RetryPolicy, SendingBatch, Start, Unsent};
 pub use db::{Ledger, Schema};
 pub use decisions::{Todo, Verdict};
 pub use error::{Error, ErrorKind};
@@ -27,7 +28,6 @@ pub use feed::{Backlog, Waiting};
 pub use imports::{Encoding, ImportStart, NewCampaign, NewChunk, NewImport, NewRow, NewText, Totals};
 pub use listing::{Applied, Delivery, DueDetail, ListedText, OpenAttempt, PendingWindow};
 pub use owners::OwnerGuard;
-pub use campaign::token::TokenPhase;
 pub use tokens::{TokenClaim, TokenRow, TokenTrouble, TokenTroubleKind};
 
 /// Result of every call of this crate.
