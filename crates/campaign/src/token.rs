@@ -214,3 +214,6 @@ pub fn phase_after(claimed: TokenPhase, before: TokenPhase, call: TokenCall) -> 
         ) => TokenPhase::Burned,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -256,14 +256,12 @@ impl Gateway {
         answer
     }
 
-    /// What every answer tells, whatever it was asked for.
+    /// What every answer tells, whatever was asked for.
     async fn heed(&self, permit: &Permit, answer: &Result<Complete, Missing>) {
-        if let Ok(complete) = answer {
-            if complete.status == 401 {
-                self.tokens.refuse(permit.token.generation);
-            }
-            hear(&self.budget, permit.window, complete).await;
+        if answer.as_ref().is_ok_and(|complete| complete.status == 401) {
+            self.tokens.refuse(permit.token.generation);
         }
+        hear(&self.budget, permit.window, answer).await;
     }
 
     /// A POST that has an effect: made once, and what can't be known is said.

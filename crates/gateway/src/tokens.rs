@@ -249,9 +249,7 @@ impl Tokens {
             }
             let call = Call::Once { path: "oauth/token", fields: &fields };
             let answer = self.http.exchange(call, None, self.settings.token_timeout()).await;
-            if let Ok(complete) = &answer {
-                hear(&self.budget, window, complete).await;
-            }
+            hear(&self.budget, window, &answer).await;
             match token_answer(answer) {
                 Answered::NotDone { wait: None, .. } if repeatable && patience.pause().await => {}
                 answered => return answered,
@@ -340,10 +338,18 @@ impl Tokens {
     }
 }
 
-/// Passes on to the budget what an answer says about the limit.
-pub(crate) async fn hear(budget: &Budget, window: i64, complete: &Complete) {
-    let stop = (complete.status == 429).then(|| complete.retry_after.unwrap_or_else(|| budget.window()));
-    budget.feedback(Heard { window, limit: complete.limit, remaining: complete.remaining, stop }).await;
+/// Tells the budget that a call is over, and what its answer says about the limit.
+pub(crate) async fn hear(budget: &Budget, window: i64, answer: &Result<Complete, Missing>) {
+    let heard = match answer {
+        Ok(complete) => Heard {
+            window,
+            limit: complete.limit,
+            remaining: complete.remaining,
+            stop: (complete.status == 429).then(|| complete.retry_after.unwrap_or_else(|| budget.window())),
+        },
+        Err(_) => Heard { window, limit: None, remaining: None, stop: None },
+    };
+    budget.feedback(heard).await;
 }
 
 fn token(row: &TokenRow, pair: Option<Pair>) -> Option<Token> {
