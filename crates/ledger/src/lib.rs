@@ -5,14 +5,24 @@
 //!
 //! Deliberately not here: files, queues and HTTP; no call of this crate waits for any of them.
 
+mod claims;
+mod clock;
 mod db;
 mod error;
+mod events;
+mod feed;
 mod imports;
+mod owners;
+mod time;
 mod tokens;
 
+pub use claims::{Claim, ClaimedBatch, Recorded, RetryPolicy, SendingBatch, Start};
 pub use db::{Ledger, Schema};
 pub use error::{Error, ErrorKind};
+pub use events::Event;
+pub use feed::{Backlog, Waiting};
 pub use imports::{Encoding, ImportStart, NewCampaign, NewChunk, NewImport, NewRow, NewText, Totals};
+pub use owners::OwnerGuard;
 pub use tokens::{TokenPhase, TokenRow};
 
 /// Result of every call of this crate.
