@@ -8,11 +8,16 @@
 mod db;
 mod error;
 mod imports;
+mod reports;
 mod tokens;
 
 pub use db::{Ledger, Schema};
 pub use error::{Error, ErrorKind};
 pub use imports::{Encoding, ImportStart, NewCampaign, NewChunk, NewImport, NewRow, NewText, Totals};
+pub use reports::{
+    CampaignSummary, Check, FailureReason, HeldRow, LiveOwner, REPORT_COLUMNS, ReportRow, Results, Story, StoryAttempt,
+    StoryEvent, Trouble, Waiting,
+};
 pub use tokens::{TokenPhase, TokenRow};
 
 /// Result of every call of this crate.
