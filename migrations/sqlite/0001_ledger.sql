@@ -163,12 +163,15 @@ CREATE TABLE tokens (
     id                  INTEGER PRIMARY KEY CONSTRAINT one_token_row CHECK (id = 1),
     generation          BIGINT NOT NULL,
     sealed              BLOB,
+    issued_at           BIGINT,
     expires_at          BIGINT,
     phase               TEXT   NOT NULL CONSTRAINT token_phases CHECK (phase IN ('none', 'ready', 'refreshing', 'retrying', 'granting', 'burned')),
     phase_by            TEXT,
     phase_at            BIGINT NOT NULL,
     password_granted_at BIGINT,
     password_grants     BIGINT NOT NULL DEFAULT 0,
+    credentials         BLOB,  -- keyed hash of the client and the user that the row was last used with
+    trouble_kind        TEXT   CONSTRAINT kinds_of_token_trouble CHECK (trouble_kind IN ('refused', 'unanswered')),
     trouble             TEXT
 );
 INSERT INTO tokens (id, generation, phase, phase_at) VALUES (1, 0, 'none', 0);

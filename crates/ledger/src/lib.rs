@@ -18,7 +18,8 @@ pub use reports::{
     CampaignSummary, Check, FailureReason, HeldRow, LiveOwner, REPORT_COLUMNS, ReportRow, Results, Story, StoryAttempt,
     StoryEvent, Trouble, Waiting,
 };
-pub use tokens::{TokenPhase, TokenRow};
+pub use campaign::token::TokenPhase;
+pub use tokens::{TokenClaim, TokenRow, TokenTrouble, TokenTroubleKind};
 
 /// Result of every call of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
