@@ -10,6 +10,8 @@ CREATE TABLE imports (
     state        TEXT   NOT NULL CONSTRAINT import_states CHECK (state IN ('loading', 'loaded')),
     launched_by  TEXT   NOT NULL,
     launched_at  BIGINT NOT NULL,
+    owner_id     BIGINT NOT NULL,  -- who loads it
+    touched_at   BIGINT NOT NULL,
     loaded_at    BIGINT,
     CONSTRAINT same_bytes_launch_once UNIQUE (sha256, launch)
 );
@@ -44,7 +46,7 @@ CREATE TABLE chunks (
     batch_len_max BIGINT           -- halved by each 413
 );
 CREATE INDEX chunks_of_campaign ON chunks (campaign_id, id);
-CREATE INDEX chunks_to_do ON chunks (state, due_at) WHERE state <> 'done';
+CREATE INDEX chunks_to_do ON chunks (state, campaign_id, due_at) WHERE state <> 'done';
 
 CREATE TABLE messages (
     id              BIGINT PRIMARY KEY,
@@ -96,7 +98,7 @@ CREATE TABLE owners (
     kind       TEXT   NOT NULL,
     host       TEXT   NOT NULL,
     pid        BIGINT NOT NULL,
-    epoch      TEXT   NOT NULL,  -- the server's start: a lost lock proves a death only within one
+    lock       TEXT   NOT NULL,  -- what proves that it lives: a lock file's name, or the start of the server that holds its lock
     started_at BIGINT NOT NULL,
     seen_at    BIGINT NOT NULL,
     ended_at   BIGINT,
@@ -122,7 +124,8 @@ CREATE TABLE attempts (
     outcome     TEXT,
     look_at     BIGINT,
     looks       BIGINT NOT NULL DEFAULT 0,
-    absent      TEXT     -- the row ids that the last look did not find
+    looked_at   BIGINT,  -- the last look that counts
+    absent      TEXT     -- the row ids that it did not find
 );
 CREATE INDEX attempts_open ON attempts (sender, id) WHERE state IN ('formed', 'sending', 'accepted', 'unknown');
 
@@ -133,7 +136,6 @@ CREATE TABLE windows (
     since   BIGINT NOT NULL,
     until   BIGINT NOT NULL,
     listed  BIGINT NOT NULL,
-    pending BIGINT NOT NULL,
     looks   BIGINT NOT NULL,
     look_at BIGINT NOT NULL
 );

@@ -2,8 +2,10 @@
 
 use crate::{
     Result,
+    clock::Clock,
     error::{During, Error, Source},
 };
+use jiff::Timestamp;
 use sqlx::{
     PgPool, SqlitePool,
     migrate::Migrator,
@@ -19,6 +21,7 @@ static POSTGRES: Migrator = sqlx::migrate!("../../migrations/postgres");
 #[derive(Clone, Debug)]
 pub struct Ledger {
     pub(crate) db: Db,
+    pub(crate) clock: Clock,
 }
 
 #[derive(Clone, Debug)]
@@ -149,7 +152,7 @@ impl Ledger {
                 .await
                 .during(operation)?;
             let read = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options);
-            Ok(Self { db: Db::Sqlite(Sqlite { write, read, path }) })
+            Ok(Self { db: Db::Sqlite(Sqlite { write, read, path }), clock: Clock::at(Timestamp::now()) })
         } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
             let options = PgConnectOptions::from_str(url).during(operation)?.application_name("crier");
             let pool = PgPoolOptions::new()
@@ -158,7 +161,9 @@ impl Ledger {
                 .connect_with(options)
                 .await
                 .during(operation)?;
-            Ok(Self { db: Db::Postgres(pool) })
+            let ledger = Self { db: Db::Postgres(pool), clock: Clock::at(Timestamp::now()) };
+            ledger.set_clock().await?;
+            Ok(ledger)
         } else {
             Err(Error::new(operation, Source::Url("ledger.url must begin with sqlite:// or postgres://".to_owned())))
         }

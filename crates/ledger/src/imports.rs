@@ -1,8 +1,15 @@
 //! Loading a file: import, campaigns, texts, chunks, rows.
 
-use crate::{Ledger, Result};
-use campaign::{CampaignId, ChunkId, ImportId, Msisdn, RowState, SenderId, TextId};
-use jiff::Timestamp;
+use crate::{
+    Event, Ledger, Result,
+    db::{read_conn, sql, write_tx},
+    error::{During, Error, Source},
+    events::append_event,
+    time::{instant, ms},
+};
+use campaign::{CampaignId, ChunkId, ImportId, Msisdn, OwnerId, RowState, SenderId, TextId};
+use jiff::{SignedDuration, Timestamp};
+use sqlx::QueryBuilder;
 
 /// How a text is encoded on the air.
 pub use campaign::text::Encoding;
@@ -22,6 +29,8 @@ pub struct NewImport {
     pub again: bool,
     /// Who launches it.
     pub launched_by: String,
+    /// The process that loads it: when it dies in the middle, the next one begins anew.
+    pub owner: OwnerId,
     /// Its campaigns, by the name that the file gives them.
     pub campaigns: Vec<NewCampaign>,
 }
@@ -38,16 +47,20 @@ pub struct NewCampaign {
 /// What [`Ledger::begin_import`] found.
 #[derive(Clone, Debug)]
 pub enum ImportStart {
-    /// Load all chunks. Also after a crash in the middle: chunks that are there already are skipped by
-    /// [`Ledger::append_chunks`].
+    /// Load all chunks. What a load that crashed had left of these bytes was removed: nothing of it was sent.
     Load {
         /// The import.
         import: ImportId,
         /// The ids of its campaigns, in the order in which they were given, each with the name that it got: a name that
         /// is taken by an earlier launch gets `-2`, `-3`, ….
         campaigns: Vec<(CampaignId, String)>,
-        /// Some of it was loaded before.
-        resumed: bool,
+    },
+    /// Another process is loading the same bytes right now.
+    Busy {
+        /// Its file name.
+        file_name: String,
+        /// By whom.
+        launched_by: String,
     },
     /// The same bytes were launched before.
     Launched {
@@ -130,40 +143,388 @@ pub struct Totals {
     pub suppressed: u64,
 }
 
+/// Removes an import that is still loading: none of its rows was ever sent.
+macro_rules! remove_import {
+    ($tx:expr, $id:expr, $operation:expr) => {
+        for statement in [
+            "DELETE FROM messages WHERE id BETWEEN $1 * 8589934592 AND $1 * 8589934592 + 8589934591",
+            "DELETE FROM texts WHERE id BETWEEN $1 * 4294967296 AND $1 * 4294967296 + 4294967295",
+            "DELETE FROM chunks WHERE import_id = $1",
+            "DELETE FROM campaigns WHERE import_id = $1",
+            "DELETE FROM imports WHERE id = $1",
+        ] {
+            sqlx::query(statement).bind($id).execute(&mut *$tx).await.during($operation)?;
+        }
+    };
+}
+
+/// Rows of one statement: SQLite takes 32,766 parameters.
+const ROWS_A_STATEMENT: usize = 1_000;
+
+/// Inserts the texts and rows of chunks in bulk.
+macro_rules! insert_rows {
+    ($tx:expr, $dialect:expr, $chunks:expr, $now:expr, $operation:expr) => {{
+        let texts: Vec<&NewText> = $chunks.iter().flat_map(|chunk| &chunk.texts).collect();
+        for texts in texts.chunks(ROWS_A_STATEMENT) {
+            let mut insert = QueryBuilder::new("INSERT INTO texts (id, body, encoding, segments) ");
+            insert.push_values(texts, |mut row, text| {
+                row.push_bind(text.id.0)
+                    .push_bind(&text.body)
+                    .push_bind(text.encoding.name())
+                    .push_bind(i64::from(text.segments));
+            });
+            insert.push(" ON CONFLICT (id) DO NOTHING");
+            insert.build().execute(&mut *$tx).await.during($operation)?;
+        }
+        let rows: Vec<(&NewChunk, u16, &NewRow)> = $chunks
+            .iter()
+            .flat_map(|chunk| (0u16..).zip(&chunk.rows).map(move |(offset, row)| (*chunk, offset, row)))
+            .collect();
+        for rows in rows.chunks(ROWS_A_STATEMENT) {
+            let mut insert = QueryBuilder::new(
+                "INSERT INTO messages (id, campaign_id, row_number, state, reason, destination_raw, destination, sender,
+                 text_id, reference, scheduled_for, valid_until, queued_at, final_at, updated_at) ",
+            );
+            insert.push_values(rows, |mut values, (chunk, offset, row)| {
+                let sendable = matches!(row.state, RowState::Queued | RowState::Scheduled);
+                values
+                    .push_bind(chunk.id.row(*offset).0)
+                    .push_bind(chunk.campaign.0)
+                    .push_bind(i64::from(row.row_number))
+                    .push_bind(row.state.name())
+                    .push_bind(row.reason.as_deref())
+                    .push_bind(&row.destination_raw)
+                    .push_bind(row.destination.map(|number| number.as_u64().cast_signed()))
+                    .push_bind(row.sender.as_ref().map(SenderId::as_str))
+                    .push_bind(row.text.map(|text| text.0))
+                    .push_bind(row.reference.as_deref())
+                    .push_bind(row.scheduled_for.map(ms))
+                    .push_bind(row.valid_until.map(ms))
+                    .push_bind(sendable.then_some($now))
+                    .push_bind((!sendable).then_some($now))
+                    .push_bind($now);
+            });
+            insert.build().execute(&mut *$tx).await.during($operation)?;
+        }
+    }};
+}
+
+/// A process that loads a file says so at each transaction; after this silence it has lost its claim on the file.
+const LOADING_SILENCE: SignedDuration = SignedDuration::from_secs(60);
+
+#[derive(sqlx::FromRow)]
+struct Earlier {
+    id: i64,
+    file_name: String,
+    launch: i64,
+    state: String,
+    launched_by: String,
+    launched_at: i64,
+    owner_id: i64,
+    touched_at: i64,
+}
+
 impl Ledger {
     /// Starts or resumes loading a file. The same bytes are loaded once, by any number of processes, unless `again`.
-    pub async fn begin_import(&self, _new: &NewImport, _now: Timestamp) -> Result<ImportStart> {
-        todo!()
+    ///
+    /// A crash before [`Ledger::finish_import`] leaves rows that nothing ever sends; the next start removes them.
+    pub async fn begin_import(&self, new: &NewImport, now: Timestamp) -> Result<ImportStart> {
+        let operation = "begin to load a file";
+        self.prove_deaths(now).await?;
+        let start = write_tx!(self, operation, |tx, dialect| {
+            let earlier: Option<Earlier> = sqlx::query_as(sql(format!(
+                "SELECT id, file_name, launch, state, launched_by, launched_at, owner_id, touched_at
+                 FROM imports WHERE sha256 = $1 ORDER BY launch DESC LIMIT 1{}",
+                dialect.for_update()
+            )))
+            .bind(&new.sha256)
+            .fetch_optional(&mut *tx)
+            .await
+            .during(operation)?;
+            let mut launch = 1;
+            if let Some(earlier) = earlier {
+                launch = earlier.launch + 1;
+                if earlier.state == "loading" {
+                    let owner_lives: i64 =
+                        sqlx::query_scalar("SELECT count(*) FROM owners WHERE id = $1 AND ended_at IS NULL")
+                            .bind(earlier.owner_id)
+                            .fetch_one(&mut *tx)
+                            .await
+                            .during(operation)?;
+                    let silent = ms(now) - earlier.touched_at > LOADING_SILENCE.as_secs() * 1000;
+                    if owner_lives > 0 && !silent && earlier.owner_id != new.owner.0 {
+                        return Ok(ImportStart::Busy {
+                            file_name: earlier.file_name,
+                            launched_by: earlier.launched_by,
+                        });
+                    }
+                    launch = earlier.launch;
+                    remove_import!(tx, earlier.id, operation);
+                } else if !new.again {
+                    let campaigns: Vec<String> =
+                        sqlx::query_scalar("SELECT name FROM campaigns WHERE import_id = $1 ORDER BY id")
+                            .bind(earlier.id)
+                            .fetch_all(&mut *tx)
+                            .await
+                            .during(operation)?;
+                    let unfinished: i64 = sqlx::query_scalar(
+                        "SELECT count(*) FROM (SELECT 1 FROM chunks k
+                         JOIN messages m ON m.id BETWEEN k.id * 512 AND k.id * 512 + 511
+                         WHERE k.import_id = $1
+                           AND m.state IN ('scheduled', 'queued', 'sending', 'unknown', 'accepted') LIMIT 1) AS open",
+                    )
+                    .bind(earlier.id)
+                    .fetch_one(&mut *tx)
+                    .await
+                    .during(operation)?;
+                    return Ok(ImportStart::Launched {
+                        import: ImportId(earlier.id),
+                        file_name: earlier.file_name,
+                        launched_at: instant(earlier.launched_at),
+                        launched_by: earlier.launched_by,
+                        campaigns,
+                        unfinished: unfinished > 0,
+                    });
+                }
+            }
+            let import: i64 = sqlx::query_scalar(
+                "INSERT INTO imports (file_name, sha256, launch, bytes, rows_in_file, state, launched_by, launched_at,
+                                      owner_id, touched_at)
+                 VALUES ($1, $2, $3, $4, $5, 'loading', $6, $7, $8, $7) RETURNING id",
+            )
+            .bind(&new.file_name)
+            .bind(&new.sha256)
+            .bind(launch)
+            .bind(i64::try_from(new.bytes).unwrap_or(i64::MAX))
+            .bind(i64::try_from(new.rows_in_file).unwrap_or(i64::MAX))
+            .bind(&new.launched_by)
+            .bind(ms(now))
+            .bind(new.owner.0)
+            .fetch_one(&mut *tx)
+            .await
+            .during(operation)?;
+            let mut campaigns = Vec::with_capacity(new.campaigns.len());
+            for campaign in &new.campaigns {
+                let mut name = campaign.name.clone();
+                let mut nth = 1;
+                let id: i64 = loop {
+                    let inserted: Option<i64> = sqlx::query_scalar(
+                        "INSERT INTO campaigns (import_id, name, state, priority, created_at, updated_at)
+                         VALUES ($1, $2, 'loading', $3, $4, $4) ON CONFLICT (name) DO NOTHING RETURNING id",
+                    )
+                    .bind(import)
+                    .bind(&name)
+                    .bind(i64::from(campaign.priority))
+                    .bind(ms(now))
+                    .fetch_optional(&mut *tx)
+                    .await
+                    .during(operation)?;
+                    match inserted {
+                        Some(id) => break id,
+                        None => {
+                            nth += 1;
+                            name = format!("{}-{nth}", campaign.name);
+                        }
+                    }
+                };
+                campaigns.push((CampaignId(id), name));
+            }
+            ImportStart::Load { import: ImportId(import), campaigns }
+        });
+        Ok(start)
     }
 
     /// Adds chunks in one transaction. A chunk that is there already is skipped whole.
-    pub async fn append_chunks(&self, _import: ImportId, _chunks: &[NewChunk], _now: Timestamp) -> Result<()> {
-        todo!()
+    ///
+    /// Errors: `Broken` when the import is gone or finished: another process took it over.
+    pub async fn append_chunks(&self, import: ImportId, chunks: &[NewChunk], now: Timestamp) -> Result<()> {
+        let operation = "load rows into the ledger";
+        write_tx!(self, operation, |tx, dialect| {
+            let still_ours = sqlx::query("UPDATE imports SET touched_at = $2 WHERE id = $1 AND state = 'loading'")
+                .bind(import.0)
+                .bind(ms(now))
+                .execute(&mut *tx)
+                .await
+                .during(operation)?
+                .rows_affected();
+            if still_ours == 0 {
+                return Err(Error::new(operation, Source::Content("another process took the file over".to_owned())));
+            }
+            let mut fresh: Vec<&NewChunk> = Vec::with_capacity(chunks.len());
+            for chunk in chunks {
+                let sendable = chunk.rows.iter().any(|row| matches!(row.state, RowState::Queued | RowState::Scheduled));
+                let due = chunk.rows.iter().filter_map(|row| row.scheduled_for).min().map_or(0, ms);
+                let inserted = sqlx::query(
+                    "INSERT INTO chunks (id, import_id, campaign_id, state, due_at) VALUES ($1, $2, $3, $4, $5)
+                     ON CONFLICT (id) DO NOTHING",
+                )
+                .bind(chunk.id.0)
+                .bind(import.0)
+                .bind(chunk.campaign.0)
+                .bind(if sendable { "waiting" } else { "done" })
+                .bind(if chunk.rows.iter().all(|row| row.scheduled_for.is_some()) { due } else { 0 })
+                .execute(&mut *tx)
+                .await
+                .during(operation)?
+                .rows_affected();
+                if inserted == 1 {
+                    fresh.push(chunk);
+                }
+            }
+            insert_rows!(tx, dialect, fresh, ms(now), operation);
+        });
+        Ok(())
     }
 
     /// Makes the campaigns of a fully loaded import active: nothing of it was sent before. Checks that the rows in the
     /// ledger are as many as the file has. Harmless when repeated.
-    pub async fn finish_import(&self, _import: ImportId, _now: Timestamp) -> Result<Totals> {
-        todo!()
+    pub async fn finish_import(&self, import: ImportId, now: Timestamp) -> Result<Totals> {
+        let operation = "finish loading a file";
+        let totals = write_tx!(self, operation, |tx, dialect| {
+            let rows: Vec<(String, i64)> = sqlx::query_as(
+                "SELECT m.state, count(*) FROM chunks k JOIN messages m ON m.id BETWEEN k.id * 512 AND k.id * 512 + 511
+                 WHERE k.import_id = $1 GROUP BY m.state",
+            )
+            .bind(import.0)
+            .fetch_all(&mut *tx)
+            .await
+            .during(operation)?;
+            let in_file: Option<i64> = sqlx::query_scalar("SELECT rows_in_file FROM imports WHERE id = $1")
+                .bind(import.0)
+                .fetch_optional(&mut *tx)
+                .await
+                .during(operation)?;
+            let loaded: i64 = rows.iter().map(|(_, count)| count).sum();
+            if in_file != Some(loaded) {
+                return Err(Error::new(
+                    operation,
+                    Source::Content(format!("{loaded} rows were loaded of {} in the file", in_file.unwrap_or(0))),
+                ));
+            }
+            let mut totals = Totals::default();
+            for (state, count) in rows {
+                let count = u64::try_from(count).unwrap_or(0);
+                match state.as_str() {
+                    "invalid" => totals.invalid += count,
+                    "duplicate" => totals.duplicate += count,
+                    "suppressed" => totals.suppressed += count,
+                    _ => totals.sendable += count,
+                }
+            }
+            let finished = sqlx::query(
+                "UPDATE imports SET state = 'loaded', loaded_at = $2, touched_at = $2
+                 WHERE id = $1 AND state = 'loading'",
+            )
+            .bind(import.0)
+            .bind(ms(now))
+            .execute(&mut *tx)
+            .await
+            .during(operation)?
+            .rows_affected();
+            if finished == 1 {
+                sqlx::query(
+                    "UPDATE campaigns SET state = 'active', updated_at = $2 WHERE import_id = $1 AND state = 'loading'",
+                )
+                .bind(import.0)
+                .bind(ms(now))
+                .execute(&mut *tx)
+                .await
+                .during(operation)?;
+                let (who, file): (String, String) =
+                    sqlx::query_as("SELECT launched_by, file_name FROM imports WHERE id = $1")
+                        .bind(import.0)
+                        .fetch_one(&mut *tx)
+                        .await
+                        .during(operation)?;
+                let detail = format!(
+                    "launched {file}: {} rows to send, {} invalid, {} duplicate, {} suppressed",
+                    totals.sendable, totals.invalid, totals.duplicate, totals.suppressed
+                );
+                let event = Event { import: Some(import), ..Event::new("launched", who, detail) };
+                append_event!(tx, event, now).during(operation)?;
+            }
+            totals
+        });
+        Ok(totals)
     }
 
     /// Removes an import that was never finished, with all its rows: the file changed while it was read.
-    pub async fn abandon_import(&self, _import: ImportId) -> Result<()> {
-        todo!()
+    pub async fn abandon_import(&self, import: ImportId) -> Result<()> {
+        let operation = "remove a file that was not loaded to its end";
+        write_tx!(self, operation, |tx, dialect| {
+            let loading: Option<i64> = sqlx::query_scalar("SELECT id FROM imports WHERE id = $1 AND state = 'loading'")
+                .bind(import.0)
+                .fetch_optional(&mut *tx)
+                .await
+                .during(operation)?;
+            if let Some(id) = loading {
+                remove_import!(tx, id, operation);
+            }
+        });
+        Ok(())
     }
 
-    /// Which of these recipients have opted out of texts from their sender.
-    pub async fn suppressed_among(&self, _recipients: &[(SenderId, Msisdn)]) -> Result<Vec<bool>> {
-        todo!()
+    /// Which of these recipients have opted out of texts from their sender, in the order given.
+    pub async fn suppressed_among(&self, recipients: &[(SenderId, Msisdn)]) -> Result<Vec<bool>> {
+        let operation = "look for opt-outs";
+        let numbers: Vec<u64> = recipients.iter().map(|(_, number)| number.as_u64()).collect();
+        let numbers = serde_json::to_string(&numbers).expect("numbers are JSON");
+        let found: Vec<(i64, String)> = read_conn!(self, operation, |conn, dialect| {
+            sqlx::query_as(sql(format!(
+                "SELECT destination, sender FROM suppressions WHERE destination IN {}",
+                dialect.ids(1)
+            )))
+            .bind(numbers)
+            .fetch_all(&mut *conn)
+            .await
+            .during(operation)?
+        });
+        let found: std::collections::HashSet<(u64, &str)> =
+            found.iter().map(|(number, sender)| (number.cast_unsigned(), sender.as_str())).collect();
+        Ok(recipients
+            .iter()
+            .map(|(sender, number)| {
+                found.contains(&(number.as_u64(), "")) || found.contains(&(number.as_u64(), sender.as_str()))
+            })
+            .collect())
     }
 
     /// The sender ids that the gateway had approved when they were last read, and when that was; `None` if never.
     pub async fn approved_senders(&self) -> Result<Option<(Timestamp, Vec<SenderId>)>> {
-        todo!()
+        let operation = "read the approved senders";
+        let rows: Vec<(String, String, i64)> = read_conn!(self, operation, |conn, dialect| {
+            sqlx::query_as("SELECT sender, status, checked_at FROM senders ORDER BY sender")
+                .fetch_all(&mut *conn)
+                .await
+                .during(operation)?
+        });
+        let Some(checked_at) = rows.iter().map(|row| row.2).max() else { return Ok(None) };
+        let approved = rows.iter().filter(|row| row.1 == "approved").filter_map(|row| SenderId::parse(&row.0).ok());
+        Ok(Some((instant(checked_at), approved.collect())))
     }
 
-    /// Records the gateway's sender ids, each with whether it is approved.
-    pub async fn record_senders(&self, _senders: &[(SenderId, bool)], _now: Timestamp) -> Result<()> {
-        todo!()
+    /// Records the gateway's sender ids, each with whether it is approved. Those that it no longer lists are removed.
+    pub async fn record_senders(&self, senders: &[(SenderId, bool)], now: Timestamp) -> Result<()> {
+        let operation = "record the gateway's senders";
+        write_tx!(self, operation, |tx, dialect| {
+            for (sender, approved) in senders {
+                sqlx::query(
+                    "INSERT INTO senders (sender, status, checked_at) VALUES ($1, $2, $3)
+                     ON CONFLICT (sender) DO UPDATE SET status = excluded.status, checked_at = excluded.checked_at",
+                )
+                .bind(sender.as_str())
+                .bind(if *approved { "approved" } else { "awaiting" })
+                .bind(ms(now))
+                .execute(&mut *tx)
+                .await
+                .during(operation)?;
+            }
+            sqlx::query("DELETE FROM senders WHERE checked_at < $1")
+                .bind(ms(now))
+                .execute(&mut *tx)
+                .await
+                .during(operation)?;
+        });
+        Ok(())
     }
 }

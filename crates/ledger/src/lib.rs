@@ -5,21 +5,31 @@
 //!
 //! Deliberately not here: files, queues and HTTP; no call of this crate waits for any of them.
 
+mod claims;
+mod clock;
 mod db;
 mod error;
+mod events;
+mod feed;
 mod imports;
 mod reports;
+mod owners;
+mod time;
 mod tokens;
 
+pub use claims::{Claim, ClaimedBatch, Recorded, RetryPolicy, SendingBatch, Start};
 pub use db::{Ledger, Schema};
 pub use error::{Error, ErrorKind};
+pub use events::Event;
+pub use feed::{Backlog, Waiting};
 pub use imports::{Encoding, ImportStart, NewCampaign, NewChunk, NewImport, NewRow, NewText, Totals};
 pub use reports::{
     CampaignSummary, Check, FailureReason, HeldRow, LiveOwner, REPORT_COLUMNS, ReportRow, Results, Story, StoryAttempt,
-    StoryEvent, Trouble, Waiting,
+    StoryEvent, Trouble, WaitingRows,
 };
 pub use campaign::token::TokenPhase;
 pub use tokens::{TokenClaim, TokenRow, TokenTrouble, TokenTroubleKind};
+pub use owners::OwnerGuard;
 
 /// Result of every call of this crate.
 pub type Result<T> = std::result::Result<T, Error>;

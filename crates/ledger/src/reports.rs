@@ -44,12 +44,12 @@ pub struct CampaignSummary {
     /// Rows by state; a state without rows is absent.
     pub states: BTreeMap<RowState, u64>,
     /// Rows that are not final yet, by state and by what they wait for.
-    pub waiting: Vec<Waiting>,
+    pub waiting: Vec<WaitingRows>,
 }
 
 /// Rows of one state that are not final yet, and what they wait for.
 #[derive(Clone, Debug, Serialize, PartialEq, Eq)]
-pub struct Waiting {
+pub struct WaitingRows {
     /// Their state.
     pub state: RowState,
     /// The ledger's reason; `None` when they only wait for their turn.
@@ -136,7 +136,7 @@ impl Ledger {
             *summary.states.entry(state).or_insert(0) += rows;
             if !state.is_final() {
                 let reason = (!why.is_empty()).then_some(why);
-                summary.waiting.push(Waiting { state, reason, rows });
+                summary.waiting.push(WaitingRows { state, reason, rows });
             }
         }
         Ok(summaries)

@@ -2,7 +2,7 @@
 
 use crate::{exit::Done, output, setup::Setup};
 use campaign::RowState;
-use ledger::{CampaignSummary, Waiting};
+use ledger::{CampaignSummary, WaitingRows};
 
 /// Show each campaign's rows by state, and what is waiting for what
 #[derive(Debug, clap::Args)]
@@ -45,7 +45,7 @@ pub(crate) fn show(summaries: &[CampaignSummary]) -> std::io::Result<()> {
 }
 
 /// What some rows wait for: `12 queued: behind a held row to the same number`.
-pub(crate) fn sentence(waiting: &Waiting) -> String {
+pub(crate) fn sentence(waiting: &WaitingRows) -> String {
     let usual = match waiting.state {
         RowState::Scheduled => "wait for their time",
         RowState::Queued => "wait for their turn",
@@ -65,7 +65,7 @@ mod tests {
     #[test]
     fn what_waits_is_said_with_the_ledgers_reason_if_it_has_one() {
         let waiting = |reason: Option<&str>| {
-            sentence(&Waiting { state: RowState::Queued, reason: reason.map(str::to_owned), rows: 12 })
+            sentence(&WaitingRows { state: RowState::Queued, reason: reason.map(str::to_owned), rows: 12 })
         };
         assert_eq!(waiting(None), "12 queued: wait for their turn");
         assert_eq!(waiting(Some("behind a held row")), "12 queued: behind a held row");

@@ -1,0 +1,64 @@
+//! The append-only record of what happened and who did it.
+
+use crate::{Ledger, Result, db::write_tx, error::During};
+use campaign::{AttemptId, CampaignId, ImportId, RowId};
+use jiff::Timestamp;
+
+/// Something that happened. `detail` never holds a full number, a text or a secret.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// What kind, e.g. `launched`, `held`, `decided`.
+    pub kind: &'static str,
+    /// A user's name, or the kind of process.
+    pub who: String,
+    /// The import that it is about.
+    pub import: Option<ImportId>,
+    /// The campaign that it is about.
+    pub campaign: Option<CampaignId>,
+    /// The row that it is about.
+    pub row: Option<RowId>,
+    /// The attempt that it is about.
+    pub attempt: Option<AttemptId>,
+    /// A sentence.
+    pub detail: String,
+}
+
+impl Event {
+    /// An event about nothing in particular; the fields say what it is about.
+    pub fn new(kind: &'static str, who: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { kind, who: who.into(), import: None, campaign: None, row: None, attempt: None, detail: detail.into() }
+    }
+}
+
+/// Appends an event within a transaction of either database.
+macro_rules! append_event {
+    ($tx:expr, $event:expr, $now:expr) => {{
+        let event = &$event;
+        sqlx::query($crate::events::INSERT)
+            .bind($now.as_millisecond())
+            .bind(event.kind)
+            .bind(&event.who)
+            .bind(event.import.map(|id| id.0))
+            .bind(event.campaign.map(|id| id.0))
+            .bind(event.row.map(|id| id.0))
+            .bind(event.attempt.map(|id| id.0))
+            .bind(&event.detail)
+            .execute(&mut *$tx)
+            .await
+    }};
+}
+pub(crate) use append_event;
+
+pub(crate) const INSERT: &str = "INSERT INTO events (at, kind, who, import_id, campaign_id, row_id, attempt_id, detail)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+
+impl Ledger {
+    /// Records an event that comes with no other change.
+    pub async fn append_event(&self, event: &Event, now: Timestamp) -> Result<()> {
+        let operation = "record an event";
+        write_tx!(self, operation, |tx, dialect| {
+            append_event!(tx, event, now).during(operation)?;
+        });
+        Ok(())
+    }
+}

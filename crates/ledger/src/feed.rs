@@ -1,0 +1,120 @@
+//! What goes to the queue next.
+
+use crate::{
+    Ledger, Result,
+    db::{read_conn, sql, write_tx},
+    error::During,
+    time::ms,
+};
+use campaign::{CampaignId, ChunkId};
+use jiff::{SignedDuration, Timestamp};
+
+/// Chunks of one campaign that could go to the queue.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    /// The campaign.
+    pub campaign: CampaignId,
+    /// Higher goes first.
+    pub priority: i64,
+    /// Its chunks that are due, in file order, at most as many as were asked for.
+    pub chunks: Vec<ChunkId>,
+}
+
+/// What the feeder sees.
+#[derive(Clone, Debug, Default)]
+pub struct Backlog {
+    /// Chunks on the queue or being worked on.
+    pub outstanding: usize,
+    /// Chunks that were put on the queue so long ago that their job must be lost.
+    pub lost: Vec<(CampaignId, ChunkId)>,
+    /// What could go next.
+    pub waiting: Vec<Waiting>,
+}
+
+impl Ledger {
+    /// Reads what could go to the queue: chunks of active campaigns that are due, and jobs that must be lost because they
+    /// have been out for `replay_after`.
+    pub async fn backlog(&self, at_most: usize, replay_after: SignedDuration, now: Timestamp) -> Result<Backlog> {
+        let operation = "read what is to be sent next";
+        let limit = i64::try_from(at_most).unwrap_or(i64::MAX);
+        Ok(read_conn!(self, operation, |conn, dialect| {
+            let outstanding: i64 = sqlx::query_scalar("SELECT count(*) FROM chunks WHERE state IN ('fed', 'working')")
+                .fetch_one(&mut *conn)
+                .await
+                .during(operation)?;
+            let lost: Vec<(i64, i64)> = sqlx::query_as(
+                "SELECT k.campaign_id, k.id FROM chunks k JOIN campaigns c ON c.id = k.campaign_id
+                 WHERE k.state = 'fed' AND k.fed_at < $1 AND c.state = 'active' ORDER BY k.fed_at LIMIT $2",
+            )
+            .bind(ms(now) - ms_of(replay_after))
+            .bind(limit)
+            .fetch_all(&mut *conn)
+            .await
+            .during(operation)?;
+            let campaigns: Vec<(i64, i64)> = sqlx::query_as(
+                "SELECT id, priority FROM campaigns c WHERE state = 'active' AND EXISTS
+                    (SELECT 1 FROM chunks k WHERE k.campaign_id = c.id AND k.state = 'waiting' AND k.due_at <= $1)
+                 ORDER BY priority DESC, id",
+            )
+            .bind(ms(now))
+            .fetch_all(&mut *conn)
+            .await
+            .during(operation)?;
+            let mut waiting = Vec::with_capacity(campaigns.len());
+            for (campaign, priority) in campaigns {
+                let chunks: Vec<i64> = sqlx::query_scalar(
+                    "SELECT id FROM chunks WHERE state = 'waiting' AND campaign_id = $1 AND due_at <= $2
+                     ORDER BY due_at, id LIMIT $3",
+                )
+                .bind(campaign)
+                .bind(ms(now))
+                .bind(limit)
+                .fetch_all(&mut *conn)
+                .await
+                .during(operation)?;
+                waiting.push(Waiting {
+                    campaign: CampaignId(campaign),
+                    priority,
+                    chunks: chunks.into_iter().map(ChunkId).collect(),
+                });
+            }
+            Backlog {
+                outstanding: usize::try_from(outstanding).unwrap_or(0),
+                lost: lost.into_iter().map(|(campaign, chunk)| (CampaignId(campaign), ChunkId(chunk))).collect(),
+                waiting,
+            }
+        }))
+    }
+
+    /// Marks chunks as being on the queue, and answers those that this call marked: of several feeders one gets each.
+    /// A crash before the push loses the job only until `replay_after`.
+    pub async fn feed(&self, chunks: &[ChunkId], now: Timestamp) -> Result<Vec<ChunkId>> {
+        let operation = "mark chunks as being on the queue";
+        if chunks.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids = json_ids(chunks.iter().map(|chunk| chunk.0));
+        let fed: Vec<i64> = write_tx!(self, operation, |tx, dialect| {
+            sqlx::query_scalar(sql(format!(
+                "UPDATE chunks SET state = 'fed', fed_at = $2 WHERE id IN {} AND state IN ('waiting', 'fed')
+                 AND (state = 'waiting' OR fed_at < $2) RETURNING id",
+                dialect.ids(1)
+            )))
+            .bind(&ids)
+            .bind(ms(now))
+            .fetch_all(&mut *tx)
+            .await
+            .during(operation)?
+        });
+        Ok(fed.into_iter().map(ChunkId).collect())
+    }
+}
+
+pub(crate) fn ms_of(duration: SignedDuration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 4)
+}
+
+/// Ids as the JSON array that [`crate::db::Dialect::ids`] reads.
+pub(crate) fn json_ids(ids: impl IntoIterator<Item = i64>) -> String {
+    serde_json::to_string(&ids.into_iter().collect::<Vec<_>>()).expect("numbers are JSON")
+}
