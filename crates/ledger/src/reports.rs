@@ -16,6 +16,7 @@ use crate::{
     Ledger, Result,
     db::{read_conn, sql},
     error::{During, Error, Source},
+    time::instant,
 };
 use campaign::{CampaignId, RowState};
 use jiff::Timestamp;
@@ -123,7 +124,7 @@ impl Ledger {
                 campaign_state,
                 file_name,
                 launched_by,
-                launched_at: instant(launched_at, operation)?,
+                launched_at: instant(launched_at),
                 rows: 0,
                 states: BTreeMap::new(),
                 waiting: Vec::new(),
@@ -190,13 +191,8 @@ impl Ledger {
     }
 }
 
-fn instant(ms: i64, operation: &'static str) -> Result<Timestamp> {
-    Timestamp::from_millisecond(ms)
-        .map_err(|_| Error::new(operation, Source::Content(format!("{ms} ms is no instant that a calendar has"))))
-}
-
-fn instant_if_any(ms: Option<i64>, operation: &'static str) -> Result<Option<Timestamp>> {
-    ms.map(|ms| instant(ms, operation)).transpose()
+fn instant_if_any(ms: Option<i64>) -> Option<Timestamp> {
+    ms.map(instant)
 }
 
 fn row_state(name: &str, operation: &'static str) -> Result<RowState> {

@@ -63,7 +63,6 @@ pub(crate) const KEYS: &[Key] = &[
     text("ingest.region", "GB", "the country of numbers without a country code"),
     text("ingest.zone", "Europe/London", "the zone of times without an offset"),
     text("ingest.max_segments", "4", "most segments of one text"),
-    text("ingest.chunk_rows", "500", "rows that are claimed together, 1 to 500"),
     text("ingest.unchanged_for", "10s", "how long a dropped file must lie unchanged"),
     optional("plan.price_per_segment", "the price of one segment, for `plan`"),
     text("plan.currency", "GBP", "the currency of that price"),

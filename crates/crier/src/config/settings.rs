@@ -79,9 +79,9 @@ pub(crate) struct ReconcileSettings {
 #[derive(Clone, Debug)]
 pub(crate) struct IngestSettings {
     pub(crate) region: Region,
-    pub(crate) zone: TimeZone,
+    /// The zone's name, checked.
+    pub(crate) zone: String,
     pub(crate) max_segments: u32,
-    pub(crate) chunk_rows: usize,
     pub(crate) unchanged_for: Duration,
 }
 
@@ -145,9 +145,10 @@ impl Settings {
             },
             ingest: IngestSettings {
                 region: checked(merged, "ingest.region", "a country's two letters, like GB", |code| Region::parse(code).ok())?,
-                zone: checked(merged, "ingest.zone", "a zone's name, like Europe/London", |name| TimeZone::get(name).ok())?,
+                zone: checked(merged, "ingest.zone", "a zone's name, like Europe/London", |name| {
+                    TimeZone::get(name).ok().map(|_| name.to_owned())
+                })?,
                 max_segments: between(merged, "ingest.max_segments", 1, 255)?,
-                chunk_rows: between(merged, "ingest.chunk_rows", 1, campaign::id::CHUNK_ROWS_MAX)?,
                 unchanged_for: duration(merged, "ingest.unchanged_for")?,
             },
             plan: PlanSettings {

@@ -1,7 +1,7 @@
 //! What may be wrong with the processes around the ledger.
 
-use super::{instant, instant_if_any};
-use crate::{Ledger, Result, db::read_conn, error::During};
+use super::instant_if_any;
+use crate::{Ledger, Result, db::read_conn, error::During, time::instant};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -53,7 +53,7 @@ impl Ledger {
         found
             .into_iter()
             .map(|(id, kind, host, pid, started_at, seen_at)| {
-                let (started_at, seen_at) = (instant(started_at, operation)?, instant(seen_at, operation)?);
+                let (started_at, seen_at) = (instant(started_at), instant(seen_at));
                 Ok(LiveOwner { id, kind, host, pid, started_at, seen_at })
             })
             .collect()
@@ -75,10 +75,10 @@ impl Ledger {
         let (token, granted_at, held, unexplained, read_at) = found;
         Ok(Trouble {
             token,
-            password_granted_at: instant_if_any(granted_at, operation)?,
+            password_granted_at: instant_if_any(granted_at),
             held: held.unsigned_abs(),
             unexplained: unexplained.unsigned_abs(),
-            senders_read_at: instant_if_any(read_at, operation)?,
+            senders_read_at: instant_if_any(read_at),
         })
     }
 }

@@ -1,10 +1,11 @@
 //! What happened to one row, and why rows are held.
 
-use super::{instant, instant_if_any, rows::ReportRow};
+use super::{instant_if_any, rows::ReportRow};
 use crate::{
     Ledger, Result,
     db::{Dialect, read_conn, sql},
     error::During,
+    time::instant,
 };
 use campaign::RowState;
 use jiff::Timestamp;
@@ -139,9 +140,9 @@ impl Ledger {
                     sent_via,
                     state,
                     batch_len,
-                    formed_at: instant(formed_at, operation)?,
-                    sending_at: instant_if_any(sending_at, operation)?,
-                    ended_at: instant_if_any(ended_at, operation)?,
+                    formed_at: instant(formed_at),
+                    sending_at: instant_if_any(sending_at),
+                    ended_at: instant_if_any(ended_at),
                     outcome,
                     looks,
                 })
@@ -173,7 +174,7 @@ impl Ledger {
         });
         found
             .into_iter()
-            .map(|(at, kind, who, detail)| Ok(StoryEvent { at: instant(at, operation)?, kind, who, detail }))
+            .map(|(at, kind, who, detail)| Ok(StoryEvent { at: instant(at), kind, who, detail }))
             .collect()
     }
 
@@ -202,10 +203,10 @@ impl Ledger {
                     row_number,
                     sender,
                     reason,
-                    attempted_at: instant_if_any(attempted_at, operation)?,
+                    attempted_at: instant_if_any(attempted_at),
                     outcome,
                     looks: looks.unwrap_or(0),
-                    since: instant(since, operation)?,
+                    since: instant(since),
                 })
             })
             .collect()
