@@ -386,7 +386,13 @@ impl Ledger {
                         owner,
                         sender: batch.sender,
                         text: texts.get(&batch.text).cloned().unwrap_or_else(|| Arc::from("")),
-                        valid_until: batch.rows.iter().filter_map(|(row, _)| expiries.get(&row.0)).min().copied().map(instant),
+                        valid_until: batch
+                            .rows
+                            .iter()
+                            .filter_map(|(row, _)| expiries.get(&row.0))
+                            .min()
+                            .copied()
+                            .map(instant),
                         destinations: batch.rows.iter().map(|(_, destination)| *destination).collect(),
                         rows: batch.rows.into_iter().map(|(row, _)| row).collect(),
                     });
@@ -423,7 +429,16 @@ impl Ledger {
                 .rows_affected()
             };
             if started == 0 {
-                release_attempt!(tx, batch.attempt.0, batch.chunk, "'formed'", "not begun", None::<i64>, now, operation);
+                release_attempt!(
+                    tx,
+                    batch.attempt.0,
+                    batch.chunk,
+                    "'formed'",
+                    "not begun",
+                    None::<i64>,
+                    now,
+                    operation
+                );
             }
             started
         });
@@ -551,7 +566,15 @@ impl Ledger {
                             .await
                             .during(operation)?;
                         if batch.rows.len() == 1 {
-                            reject!(tx, batch, batch.rows.iter(), "the gateway says that the text is too large", now, operation, dialect);
+                            reject!(
+                                tx,
+                                batch,
+                                batch.rows.iter(),
+                                "the gateway says that the text is too large",
+                                now,
+                                operation,
+                                dialect
+                            );
                         }
                     }
                 }
@@ -562,7 +585,15 @@ impl Ledger {
                     };
                     let reason = format!("the gateway refused it: {message}");
                     let again = ms(now + retry.first);
-                    requeue!(tx, batch, "'sending', 'unknown'", "another row of its batch was refused", again, now, operation);
+                    requeue!(
+                        tx,
+                        batch,
+                        "'sending', 'unknown'",
+                        "another row of its batch was refused",
+                        again,
+                        now,
+                        operation
+                    );
                     reject!(tx, batch, blamed.into_iter(), &reason, now, operation, dialect);
                 }
             }
@@ -603,7 +634,16 @@ impl Ledger {
                 let chunk = ChunkId(chunk);
                 let (first, last) = chunk.row_range();
                 if state == "formed" {
-                    release_attempt!(tx, attempt, chunk, "'formed'", "its worker was gone before it was begun", None::<i64>, now, operation);
+                    release_attempt!(
+                        tx,
+                        attempt,
+                        chunk,
+                        "'formed'",
+                        "its worker was gone before it was begun",
+                        None::<i64>,
+                        now,
+                        operation
+                    );
                     rest_chunk!(tx, chunk, owner, now, operation);
                     continue;
                 }
@@ -618,7 +658,11 @@ impl Ledger {
                 )
                 .bind(attempt)
                 .bind(done)
-                .bind(if done.is_some() { "its worker died while sending" } else { "its worker was not heard of while sending" })
+                .bind(if done.is_some() {
+                    "its worker died while sending"
+                } else {
+                    "its worker was not heard of while sending"
+                })
                 .bind(ms(now))
                 .execute(&mut *tx)
                 .await

@@ -8,28 +8,32 @@
 mod claims;
 mod clock;
 mod db;
+mod decisions;
 mod error;
 mod events;
 mod feed;
 mod imports;
-mod reports;
+mod listing;
 mod owners;
+mod reports;
 mod time;
 mod tokens;
 
 pub use claims::{Claim, ClaimedBatch, Recorded, RetryPolicy, SendingBatch, Start};
 pub use db::{Ledger, Schema};
+pub use decisions::{Todo, Verdict};
 pub use error::{Error, ErrorKind};
 pub use events::Event;
 pub use feed::{Backlog, Waiting};
 pub use imports::{Encoding, ImportStart, NewCampaign, NewChunk, NewImport, NewRow, NewText, Totals};
+pub use listing::{Applied, Delivery, DueDetail, ListedText, OpenAttempt, PendingWindow};
+pub use owners::OwnerGuard;
 pub use reports::{
     CampaignSummary, Check, FailureReason, HeldRow, LiveOwner, REPORT_COLUMNS, ReportRow, Results, Story, StoryAttempt,
     StoryEvent, Trouble, WaitingRows,
 };
 pub use campaign::token::TokenPhase;
 pub use tokens::{TokenClaim, TokenRow, TokenTrouble, TokenTroubleKind};
-pub use owners::OwnerGuard;
 
 /// Result of every call of this crate.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -240,7 +240,10 @@ impl State {
         let found = call.id.parse().ok().and_then(|sms_id| self.row(sms_id, true));
         match found {
             Some(row) => success_page(row),
-            None => Reply::json(404, json!({"message": format!("No query results for model [App\\Models\\Sms] {}", call.id)})),
+            None => Reply::json(
+                404,
+                json!({"message": format!("No query results for model [App\\Models\\Sms] {}", call.id)}),
+            ),
         }
     }
 

@@ -372,7 +372,8 @@ mod tests {
 
     #[test]
     fn after_and_times_frame_the_struck_calls() {
-        let mut script = Script::new(1, vec![rule(r#"{"operation":"send","fault":"drop_answer","after":1,"times":2}"#)]);
+        let mut script =
+            Script::new(1, vec![rule(r#"{"operation":"send","fault":"drop_answer","after":1,"times":2}"#)]);
         let struck: Vec<bool> = (0..5).map(|_| script.strike(Operation::Send).is_some()).collect();
         assert_eq!(struck, [false, true, true, false, false]);
         assert_eq!(script.strike(Operation::List), None);

@@ -44,7 +44,12 @@ impl Call {
 
     /// A field's value; empty counts as absent, as behind Laravel's middleware.
     pub(crate) fn field(&self, name: &str) -> Option<&str> {
-        self.form.iter().rev().find(|(field, _)| field == name).map(|(_, value)| value.as_str()).filter(|v| !v.is_empty())
+        self.form
+            .iter()
+            .rev()
+            .find(|(field, _)| field == name)
+            .map(|(_, value)| value.as_str())
+            .filter(|v| !v.is_empty())
     }
 
     /// Every value of a repeated field, in order.
@@ -54,7 +59,12 @@ impl Call {
 
     /// A query parameter's value.
     pub(crate) fn parameter(&self, name: &str) -> Option<&str> {
-        self.query.iter().rev().find(|(field, _)| field == name).map(|(_, value)| value.as_str()).filter(|v| !v.is_empty())
+        self.query
+            .iter()
+            .rev()
+            .find(|(field, _)| field == name)
+            .map(|(_, value)| value.as_str())
+            .filter(|v| !v.is_empty())
     }
 }
 

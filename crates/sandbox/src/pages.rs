@@ -105,7 +105,8 @@ mod tests {
 
     #[test]
     fn a_page_in_the_middle_says_where_it_is() {
-        let query = [("sender".to_owned(), "ACME".to_owned()), ("sent_since".to_owned(), "2025-05-14 00:00:00".to_owned())];
+        let query =
+            [("sender".to_owned(), "ACME".to_owned()), ("sent_since".to_owned(), "2025-05-14 00:00:00".to_owned())];
         let page = Page { path: "http://x/api/sms/list", query: &query, current: 2, total: 25 };
         let data = page.around(vec![Value::Null; 10]);
         assert_eq!((&data["from"], &data["to"], &data["last_page"]), (&json!(11), &json!(20), &json!(3)));

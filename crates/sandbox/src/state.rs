@@ -258,7 +258,8 @@ impl State {
     fn seed_senders(&mut self) {
         self.senders.clear();
         let approved = self.config.senders.iter().map(|name| (name.clone(), true));
-        let names: Vec<_> = approved.chain(self.config.unapproved_senders.iter().map(|name| (name.clone(), false))).collect();
+        let names: Vec<_> =
+            approved.chain(self.config.unapproved_senders.iter().map(|name| (name.clone(), false))).collect();
         for (sender_id, approved) in names {
             self.add_sender(sender_id, approved);
         }

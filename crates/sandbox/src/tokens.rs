@@ -108,8 +108,7 @@ impl Tokens {
         );
         let refresh = format!("def50200{}", self.dice.hex(944));
         self.access.insert(access.clone(), now.saturating_add(i64::from(expires_in_s) * 1000));
-        self.refresh
-            .insert(refresh.clone(), RefreshToken { access: access.clone(), burned: false, presented: 0 });
+        self.refresh.insert(refresh.clone(), RefreshToken { access: access.clone(), burned: false, presented: 0 });
         Pair { access, refresh }
     }
 }

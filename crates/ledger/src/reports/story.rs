@@ -7,7 +7,7 @@ use crate::{
     error::During,
     time::instant,
 };
-use campaign::RowState;
+use campaign::{CampaignId, RowId, RowState};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -86,10 +86,26 @@ impl Ledger {
     pub async fn story(&self, campaign: &str, row_number: u32) -> Result<Option<Story>> {
         let operation = "read a row's story";
         let Some(mut results) = self.results(campaign, &[]).await? else { return Ok(None) };
-        let place: Option<(i64, String)> = read_conn!(self, operation, |conn, dialect| {
+        let Some((campaign, id)) = self.find_row(campaign, row_number).await? else { return Ok(None) };
+        let file_name: String = read_conn!(self, operation, |conn, dialect| {
+            sqlx::query_scalar("SELECT i.file_name FROM imports i JOIN campaigns c ON c.import_id = i.id WHERE c.id = $1")
+                .bind(campaign.0)
+                .fetch_one(&mut *conn)
+                .await
+                .during(operation)?
+        });
+        results.start_at(id.chunk());
+        let page = results.next_page().await?.unwrap_or_default();
+        let Some(row) = page.into_iter().find(|row| row.row_number == i64::from(row_number)) else { return Ok(None) };
+        Ok(Some(Story { file_name, row, attempts: self.attempts_of(id).await?, events: self.events_of(id).await? }))
+    }
+
+    /// The ids behind a campaign's name and a spreadsheet's row number; `None` if there is no such row.
+    pub async fn find_row(&self, campaign: &str, row_number: u32) -> Result<Option<(CampaignId, RowId)>> {
+        let operation = "find a row";
+        let found: Option<(i64, i64)> = read_conn!(self, operation, |conn, dialect| {
             sqlx::query_as(
-                "SELECT m.id, i.file_name FROM campaigns c
-                 JOIN imports i ON i.id = c.import_id
+                "SELECT c.id, m.id FROM campaigns c
                  JOIN chunks k ON k.campaign_id = c.id
                  JOIN messages m ON m.id BETWEEN k.id * 512 AND k.id * 512 + 511
                  WHERE c.name = $1 AND m.row_number = $2",
@@ -100,14 +116,10 @@ impl Ledger {
             .await
             .during(operation)?
         });
-        let Some((id, file_name)) = place else { return Ok(None) };
-        results.start_at(campaign::RowId(id).chunk());
-        let row = results.next_page().await?.unwrap_or_default();
-        let Some(row) = row.into_iter().find(|row| row.row_number == i64::from(row_number)) else { return Ok(None) };
-        Ok(Some(Story { file_name, row, attempts: self.attempts_of(id).await?, events: self.events_of(id).await? }))
+        Ok(found.map(|(campaign, row)| (CampaignId(campaign), RowId(row))))
     }
 
-    async fn attempts_of(&self, row: i64) -> Result<Vec<StoryAttempt>> {
+    async fn attempts_of(&self, row: RowId) -> Result<Vec<StoryAttempt>> {
         type Found = (i64, String, String, i64, i64, Option<i64>, Option<i64>, Option<String>, i64);
         let operation = "read a row's attempts";
         let found: Vec<Found> = read_conn!(self, operation, |conn, dialect| {
@@ -126,8 +138,8 @@ impl Ledger {
                 }
             };
             sqlx::query_as(statement)
-                .bind(campaign::RowId(row).chunk().0)
-                .bind(row)
+                .bind(row.chunk().0)
+                .bind(row.0)
                 .fetch_all(&mut *conn)
                 .await
                 .during(operation)?
@@ -150,7 +162,7 @@ impl Ledger {
             .collect()
     }
 
-    async fn events_of(&self, row: i64) -> Result<Vec<StoryEvent>> {
+    async fn events_of(&self, row: RowId) -> Result<Vec<StoryEvent>> {
         let operation = "read a row's events";
         let found: Vec<(i64, String, String, String)> = read_conn!(self, operation, |conn, dialect| {
             let named = match dialect {
@@ -166,8 +178,8 @@ impl Ledger {
                  ORDER BY id"
             );
             sqlx::query_as(sql(statement))
-                .bind(row)
-                .bind(campaign::RowId(row).chunk().0)
+                .bind(row.0)
+                .bind(row.chunk().0)
                 .fetch_all(&mut *conn)
                 .await
                 .during(operation)?
