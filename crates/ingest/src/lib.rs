@@ -1,1 +1,41 @@
-//! ingest
+//! A CSV file, or a folder that files are dropped into, becomes rows of the ledger.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), ingest::Refusal> {
+//! use ingest::{Checks, Options, check};
+//! let now = "2026-03-01T09:00:00Z".parse().expect("a literal");
+//! let preview = check("march.csv".as_ref(), &Options::default(), &Checks::at(now))?;
+//! assert_eq!(preview.rows, preview.sendable + preview.invalid + preview.duplicates);
+//! # Ok(()) }
+//! ```
+//!
+//! Guarantee: a file is refused whole, with one line that says why, before anything of it is queued; or each of its rows
+//! is in the ledger exactly once, in one state, however often loading it was broken off. Memory is bounded whatever the
+//! file's size: it is read twice ([`check`], [`load`]) and never held.
+//!
+//! Deliberately not here: the gateway (nothing in this crate can reach it) and the order in which rows are sent.
+
+mod check;
+mod chunker;
+mod columns;
+mod decode;
+mod dialect;
+mod guard;
+mod load;
+mod options;
+mod preview;
+mod records;
+mod refusal;
+mod rejects;
+mod row;
+mod seen;
+mod source;
+mod texts;
+mod times;
+
+pub use check::{Checks, check};
+pub use load::{Earlier, Launch, LoadError, Loaded, Outcome, load};
+pub use options::Options;
+pub use preview::{CampaignPreview, Preview, RejectSample, TextSample};
+pub use refusal::Refusal;
+pub use row::CAMPAIGNS_MAX;

@@ -1,0 +1,119 @@
+//! The first pass: read everything, queue nothing.
+
+use crate::{
+    Options,
+    columns::Columns,
+    dialect::delimiter_name,
+    options::Defaults,
+    preview::{Counter, Preview},
+    records::Records,
+    refusal::Refusal,
+    row::Assessor,
+    source::file_name,
+};
+use campaign::SenderId;
+use jiff::Timestamp;
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
+
+/// What a file is checked against.
+#[derive(Clone, Debug)]
+pub struct Checks {
+    /// The time now.
+    pub now: Timestamp,
+    /// The approved senders; `None` when they are not known.
+    pub approved: Option<HashSet<SenderId>>,
+    /// The name of the file for people, where it is not the path's own.
+    pub file_name: Option<String>,
+    /// How many rejects and texts to show.
+    pub samples_max: usize,
+}
+
+impl Checks {
+    /// Against the clock alone.
+    pub fn at(now: Timestamp) -> Self {
+        Self { now, approved: None, file_name: None, samples_max: 10 }
+    }
+}
+
+/// Reads a whole file and says what it would do. `NAME.toml` beside it holds where `flags` say nothing.
+///
+/// Blocks; memory is bounded whatever the file's size.
+///
+/// # Errors
+/// A [`Refusal`] spoils the whole file; a row that can't be sent is counted.
+pub fn check(path: &Path, flags: &Options, checks: &Checks) -> Result<Preview, Refusal> {
+    let file_name = checks.file_name.clone().unwrap_or_else(|| file_name(path));
+    let options = match Options::beside(path)? {
+        Some(beside) => flags.clone().or(beside),
+        None => flags.clone(),
+    };
+    let mut opened = Opened::new(path, &file_name, &options, checks.approved.clone(), checks.now)?;
+    let mut counter = Counter::new(
+        Preview {
+            sha256: String::new(),
+            bytes: 0,
+            encoding: opened.records.encoding(),
+            delimiter: delimiter_name(opened.records.delimiter()),
+            columns: opened.records.header().iter().map(|name| name.trim().to_owned()).collect(),
+            rows: 0,
+            sendable: 0,
+            invalid: 0,
+            invalid_by_code: Default::default(),
+            duplicates: 0,
+            repaired: 0,
+            texts: 0,
+            gsm7: 0,
+            ucs2: 0,
+            segments: 0,
+            ucs2_segments: 0,
+            forcing_ucs2: Default::default(),
+            senders: Default::default(),
+            campaigns: Vec::new(),
+            scheduled: None,
+            rejects: Vec::new(),
+            samples: Vec::new(),
+            notes: Vec::new(),
+            options,
+            file_name,
+        },
+        checks.samples_max,
+        checks.now,
+    );
+    while let Some((number, record)) = opened.records.next()? {
+        counter.count(&opened.assessor.assess(number, record)?);
+    }
+    if counter.preview.rows == 0 {
+        return Err(Refusal::HeaderOnly { file: counter.preview.file_name });
+    }
+    (counter.preview.sha256, counter.preview.bytes) = opened.records.digest();
+    Ok(counter.finish(opened.assessor.campaigns(), opened.assessor.distinct_texts(), checks.approved.is_some()))
+}
+
+/// A file, ready to have its rows judged.
+pub(crate) struct Opened {
+    pub(crate) records: Records,
+    pub(crate) assessor: Assessor,
+}
+
+impl Opened {
+    pub(crate) fn new(
+        path: &Path,
+        file_name: &str,
+        options: &Options,
+        approved: Option<HashSet<SenderId>>,
+        now: Timestamp,
+    ) -> Result<Self, Refusal> {
+        let records = Records::open(path, options.encoding()?)?;
+        let columns = Columns::read(records.header())?;
+        let defaults = Defaults::read(options, &columns, records.header(), &stem(file_name))?;
+        Ok(Self { records, assessor: Assessor::new(columns, defaults, approved, now) })
+    }
+}
+
+/// `NAME` of `NAME.csv`.
+pub(crate) fn stem(file_name: &str) -> String {
+    PathBuf::from(file_name).file_stem().map_or_else(|| file_name.to_owned(), |stem| stem.to_string_lossy().into_owned())
+}

@@ -1,0 +1,197 @@
+//! What flags and `NAME.toml` say about a file.
+
+use crate::{
+    columns::Columns,
+    refusal::Refusal,
+    source::{file_name, open_regular},
+    times::Times,
+};
+use campaign::{Region, SenderId, template::Template};
+use serde::{Deserialize, Serialize};
+use std::{io::Read, path::Path};
+
+const MAX_SEGMENTS: u32 = 4;
+const SETTINGS_FILE_MAX: u64 = 64 * 1024;
+
+/// Values that hold for all rows of a file, unless a row's own cell says otherwise.
+///
+/// The same keys stand in `NAME.toml` beside `NAME.csv`; what is set by flags wins over it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Options {
+    /// Who the texts are from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sender: Option<String>,
+    /// The text; `{{column}}` is filled from the row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// Name of the campaign; the file's name unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub campaign: Option<String>,
+    /// Not before; RFC 3339, or `YYYY-MM-DD HH:MM[:SS]` in `zone`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub send_at: Option<String>,
+    /// Not after; like `send_at`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub valid_until: Option<String>,
+    /// How numbers without a country code are read; GB unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// Zone of times that name none; Europe/London unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// Higher goes first; 0 unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i32>,
+    /// Texts with more segments are rejected; 4 unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_segments: Option<u32>,
+    /// Encoding of a file that is not Unicode, as `windows-1252`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<String>,
+}
+
+impl Options {
+    /// Reads `NAME.toml` beside `NAME.csv`; `None` if there is none.
+    pub fn beside(path: &Path) -> Result<Option<Self>, Refusal> {
+        let path = path.with_extension("toml");
+        if std::fs::symlink_metadata(&path).is_err() {
+            return Ok(None);
+        }
+        let (file, _) = open_regular(&path)?;
+        let mut text = String::new();
+        file.take(SETTINGS_FILE_MAX)
+            .read_to_string(&mut text)
+            .map_err(|source| Refusal::Unreadable { file: file_name(&path), source })?;
+        toml::from_str(text.trim_start_matches('\u{feff}')).map(Some).map_err(|error: toml::de::Error| {
+            let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+            let problem = format!("line {line}: {}", error.message().replace('\n', " "));
+            Refusal::SettingsFile { file: file_name(&path), problem }
+        })
+    }
+
+    /// These, and the other's where these say nothing.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            sender: self.sender.or(other.sender),
+            text: self.text.or(other.text),
+            campaign: self.campaign.or(other.campaign),
+            send_at: self.send_at.or(other.send_at),
+            valid_until: self.valid_until.or(other.valid_until),
+            region: self.region.or(other.region),
+            zone: self.zone.or(other.zone),
+            priority: self.priority.or(other.priority),
+            max_segments: self.max_segments.or(other.max_segments),
+            encoding: self.encoding.or(other.encoding),
+        }
+    }
+
+    /// The encoding to read a file by that has no byte order mark.
+    pub(crate) fn encoding(&self) -> Result<Option<&'static encoding_rs::Encoding>, Refusal> {
+        let unknown = |label: &String| Refusal::Setting {
+            key: "encoding",
+            problem: format!("{label:?} is no encoding; try utf-8, windows-1252 or utf-16le"),
+        };
+        self.encoding
+            .as_ref()
+            .map(|label| encoding_rs::Encoding::for_label(label.as_bytes()).ok_or_else(|| unknown(label)))
+            .transpose()
+    }
+}
+
+/// Options, parsed.
+pub(crate) struct Defaults {
+    pub(crate) sender: Option<SenderId>,
+    pub(crate) text: Option<String>,
+    pub(crate) campaign: String,
+    pub(crate) send_at: Option<String>,
+    pub(crate) valid_until: Option<String>,
+    pub(crate) region: Region,
+    pub(crate) times: Times,
+    pub(crate) max_segments: u32,
+}
+
+impl Defaults {
+    /// Parses and checks options against a header. `stem` names the campaign if nothing else does.
+    pub(crate) fn read(
+        options: &Options,
+        columns: &Columns,
+        header: &csv::StringRecord,
+        stem: &str,
+    ) -> Result<Self, Refusal> {
+        let wrong = |key, problem: &dyn std::fmt::Display| Refusal::Setting { key, problem: problem.to_string() };
+        let sender =
+            options.sender.as_deref().map(SenderId::parse).transpose().map_err(|error| wrong("sender", &error))?;
+        let unset = |what| Refusal::Unset { what, toml: format!("{stem}.toml") };
+        if sender.is_none() && columns.sender.is_none() {
+            return Err(unset("sender"));
+        }
+        match options.text.as_deref() {
+            None if columns.text.is_none() => return Err(unset("text")),
+            None => {}
+            Some(text) => {
+                let template = Template::parse(text).map_err(|error| wrong("text", &error))?;
+                if text.trim().is_empty() {
+                    return Err(wrong("text", &"it is empty"));
+                }
+                if let Some(column) = template.columns().find(|column| columns.named(column).is_none()) {
+                    let found = crate::columns::list(header);
+                    return Err(Refusal::UnknownColumn { column: column.to_owned(), found });
+                }
+            }
+        }
+        let region = match options.region.as_deref() {
+            None => Region::GB,
+            Some(code) => Region::parse(code).map_err(|error| wrong("region", &error))?,
+        };
+        let times = Times::new(options.zone.as_deref().unwrap_or("Europe/London"))
+            .map_err(|error| wrong("zone", &error))?;
+        for (key, value) in [("send_at", &options.send_at), ("valid_until", &options.valid_until)] {
+            if let Some(value) = value {
+                times.read(value).map_err(|error| wrong(key, &error))?;
+            }
+        }
+        let max_segments = options.max_segments.unwrap_or(MAX_SEGMENTS);
+        if max_segments == 0 {
+            return Err(wrong("max_segments", &"it must be at least 1"));
+        }
+        let campaign = options.campaign.as_deref().unwrap_or(stem).trim().to_owned();
+        if let Err(problem) = crate::row::check_campaign_name(&campaign) {
+            return Err(wrong("campaign", &problem));
+        }
+        Ok(Self {
+            sender,
+            text: options.text.clone(),
+            campaign,
+            send_at: options.send_at.clone(),
+            valid_until: options.valid_until.clone(),
+            region,
+            times,
+            max_segments,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a.toml"), "sender = \"ACME\"\nsendr = \"X\"\n").unwrap();
+        let refusal = Options::beside(&dir.path().join("a.csv")).unwrap_err();
+        assert_eq!(refusal.code(), "settings_file");
+        let line = refusal.to_string();
+        assert!(line.contains("a.toml") && line.contains("line 2") && line.contains("sendr"), "{line}");
+    }
+
+    #[test]
+    fn flags_win_over_the_file_beside() {
+        let flags = Options { sender: Some("ACME".into()), ..Options::default() };
+        let beside = Options { sender: Some("OTHER".into()), priority: Some(3), ..Options::default() };
+        let both = flags.or(beside);
+        assert_eq!((both.sender.as_deref(), both.priority), (Some("ACME"), Some(3)));
+    }
+}
