@@ -8,7 +8,9 @@ mod commands;
 mod config;
 mod exit;
 mod output;
+mod progress;
 mod setup;
+mod stages;
 mod stop;
 mod telemetry;
 

@@ -2,10 +2,12 @@
 
 use crate::{
     config::{Merged, QueueUrl, Settings, masked_url},
-    exit::Stop,
+    exit::{self, Done, Stop},
     stop::Stopper,
 };
-use ledger::{Ledger, Schema};
+use gateway::{Budget, CallError, CallErrorKind, Gateway};
+use ledger::{Ledger, OwnerGuard, Schema};
+use queue::Queue;
 use secrecy::ExposeSecret;
 use std::{path::Path, time::Duration};
 
@@ -44,26 +46,6 @@ impl Setup {
         self.ledger().await
     }
 
-    /// The ledger of a service: waits till it can be reached, saying so; `None` when asked to stop meanwhile.
-    pub(crate) async fn ledger_when_up(&self) -> anyhow::Result<Option<Ledger>> {
-        let mut waits = waits();
-        loop {
-            let error = match self.ledger().await {
-                Ok(ledger) => return Ok(Some(ledger)),
-                Err(error) => error,
-            };
-            let reachable = error.chain().any(|cause| cause.to_string().contains("schema"));
-            if reachable || crate::exit::kind(&error) != crate::exit::Done::Dependency {
-                return Err(error);
-            }
-            let wait = waits.next().unwrap_or(LONGEST_WAIT);
-            tracing::warn!(wait_s = wait.as_secs(), "{} Trying again.", crate::exit::line(&error));
-            if self.pause(wait).await.is_break() {
-                return Ok(None);
-            }
-        }
-    }
-
     /// Waits; breaks when asked to stop.
     pub(crate) async fn pause(&self, wait: Duration) -> std::ops::ControlFlow<()> {
         tokio::select! {
@@ -84,12 +66,85 @@ impl Setup {
         match ledger.schema().await? {
             Schema::Current => Ok(()),
             Schema::Behind if ledger.is_embedded() => Ok(ledger.migrate().await?),
-            Schema::Behind => {
-                Err(Stop::dependency(format!("the ledger at {name} is on an old schema")).advise("Run crier migrate.").into())
-            }
+            Schema::Behind => Err(Stop::dependency(format!("the ledger at {name} is on an old schema"))
+                .advise("Run crier migrate.")
+                .final_for_services()
+                .into()),
             Schema::Ahead => {
                 let what = format!("the ledger at {name} is on a newer schema than this crier knows");
-                Err(Stop::dependency(what).advise("Update this crier.").into())
+                Err(Stop::dependency(what).advise("Update this crier.").final_for_services().into())
+            }
+        }
+    }
+
+    /// The queue; fails at once when Redis is down.
+    pub(crate) async fn queue(&self) -> anyhow::Result<Queue> {
+        match &self.settings.queue_url {
+            QueueUrl::Memory => Ok(Queue::in_process()),
+            QueueUrl::Redis(url) => {
+                let queue = Queue::redis(url.expose_secret(), &self.settings.queue_name).await;
+                queue.map_err(|error| self.queue_stop(error.into()))
+            }
+        }
+    }
+
+    /// The call budget that all processes share; fails at once when Redis is down.
+    pub(crate) async fn budget(&self) -> anyhow::Result<Budget> {
+        let (limit, window) = (self.settings.gateway.calls_per_window, self.settings.gateway.window);
+        let QueueUrl::Redis(url) = &self.settings.queue_url else { return Ok(Budget::in_process(limit, window)) };
+        let config = redis::aio::ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(Duration::from_secs(5)))
+            .set_number_of_retries(1);
+        let connect =
+            async { redis::Client::open(url.expose_secret())?.get_connection_manager_with_config(config).await };
+        let connection = connect.await.map_err(|error| self.queue_stop(error.into()))?;
+        Ok(Budget::shared(connection, &format!("{}:budget", self.settings.queue_name), limit, window))
+    }
+
+    fn queue_stop(&self, error: anyhow::Error) -> anyhow::Error {
+        let QueueUrl::Redis(url) = &self.settings.queue_url else { return error };
+        let what = format!("the queue can't be reached at {}", masked_url(url.expose_secret()));
+        Stop::dependency(what).because(error).advise("Is Redis running? queue.url names it.").into()
+    }
+
+    /// The gateway, with the credentials that are configured. `role` tells this process from others in the token row.
+    pub(crate) fn gateway(&self, ledger: &Ledger, budget: Budget, role: &str) -> anyhow::Result<Gateway> {
+        let settings = &self.settings.gateway;
+        let credentials = settings.credentials()?;
+        let mut wanted = gateway::Settings::new(
+            settings.base_url.clone(),
+            credentials.client_id,
+            credentials.client_secret,
+            credentials.username,
+            credentials.password,
+        );
+        wanted.connect_timeout = settings.connect_timeout;
+        wanted.read_timeout = settings.read_timeout;
+        wanted.send_timeout = settings.send_timeout;
+        wanted.refresh_stale = settings.refresh_stale;
+        let who = format!("{role} {}@{}", std::process::id(), host());
+        Gateway::new(wanted, ledger.clone(), budget, who).map_err(|error| gateway_stop(&error))
+    }
+
+    /// Registers this process as one whose death can be proven.
+    pub(crate) async fn owner(&self, ledger: &Ledger, kind: &str) -> anyhow::Result<OwnerGuard> {
+        Ok(ledger.register_owner(kind, &host(), std::process::id(), ledger.now()).await?)
+    }
+
+    /// Makes something of a service: tries till it can be had, saying what is in the way; `None` when asked to stop
+    /// meanwhile. Only what is down is waited for.
+    pub(crate) async fn when_up<T>(&self, make: impl AsyncFn() -> anyhow::Result<T>) -> anyhow::Result<Option<T>> {
+        let mut waits = waits();
+        loop {
+            let error = match make().await {
+                Ok(made) => return Ok(Some(made)),
+                Err(error) if exit::kind(&error) == Done::Dependency && !exit::is_final(&error) => error,
+                Err(error) => return Err(error),
+            };
+            let wait = waits.next().unwrap_or(LONGEST_WAIT);
+            tracing::warn!("{} Trying again in {}.", exit::line(&error), humantime::format_duration(wait));
+            if self.pause(wait).await.is_break() {
+                return Ok(None);
             }
         }
     }
@@ -99,7 +154,8 @@ impl Setup {
         match &self.settings.queue_url {
             QueueUrl::Redis(_) => Ok(()),
             QueueUrl::Memory => {
-                let what = format!("queue.url is memory:, which lives inside `crier run`; `crier {command}` shares a queue");
+                let what =
+                    format!("queue.url is memory:, which lives inside `crier run`; `crier {command}` shares a queue");
                 Err(Stop::config(what).advise("Set CRIER_QUEUE__URL to redis://HOST:PORT, or use `crier run`.").into())
             }
         }
@@ -111,4 +167,34 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// Growing waits between tries: 1 s, 2 s, 4 s, … 30 s.
 pub(crate) fn waits() -> impl Iterator<Item = Duration> {
     std::iter::successors(Some(Duration::from_secs(1)), |wait| Some((*wait * 2).min(LONGEST_WAIT)))
+}
+
+/// The end of a command that the gateway did not answer.
+pub(crate) fn gateway_stop(error: &CallError) -> anyhow::Error {
+    let because = anyhow::Error::from(error.clone());
+    match error.kind() {
+        CallErrorKind::Down | CallErrorKind::Throttled => Stop::dependency("the gateway can't be used now")
+            .because(because)
+            .advise("gateway.base_url names it.")
+            .into(),
+        CallErrorKind::Credentials => Stop::config("the gateway refuses the credentials")
+            .because(because)
+            .advise("Check gateway.client_id, client_secret, username and password.")
+            .into(),
+        CallErrorKind::Unexpected => {
+            Stop::failed("the gateway gave an answer that was not expected").because(because).into()
+        }
+    }
+}
+
+/// This machine's name.
+pub(crate) fn host() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() { "localhost".to_owned() } else { name.trim().to_owned() }
+}
+
+/// Who runs this command, for the record.
+pub(crate) fn who() -> String {
+    let user = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()));
+    format!("{}@{}", user.as_deref().unwrap_or("unknown"), host())
 }

@@ -19,6 +19,7 @@ mod reports;
 mod time;
 mod tokens;
 
+pub use campaign::token::TokenPhase;
 pub use claims::{Claim, ClaimedBatch, Recorded, RetryPolicy, SendingBatch, Start};
 pub use db::{Ledger, Schema};
 pub use decisions::{Todo, Verdict};
@@ -32,7 +33,6 @@ pub use reports::{
     CampaignSummary, Check, FailureReason, HeldRow, LiveOwner, REPORT_COLUMNS, ReportRow, Results, Story, StoryAttempt,
     StoryEvent, Trouble, WaitingRows,
 };
-pub use campaign::token::TokenPhase;
 pub use tokens::{TokenClaim, TokenRow, TokenTrouble, TokenTroubleKind};
 
 /// Result of every call of this crate.

@@ -36,7 +36,13 @@ pub(crate) fn run(setup: &Setup, args: &Args) -> anyhow::Result<Done> {
                 (Some(url), Kind::SecretUrl) => masked_url(url),
                 (Some(value), Kind::Text) => value.clone(),
             };
-            Line { key: key.name, value, from: entry.origin.to_string(), variable: variable(key.name), about: key.about }
+            Line {
+                key: key.name,
+                value,
+                from: entry.origin.to_string(),
+                variable: variable(key.name),
+                about: key.about,
+            }
         })
         .collect();
     if setup.json {

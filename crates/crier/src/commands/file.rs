@@ -2,7 +2,10 @@
 
 use crate::{exit::Stop, output, setup::Setup};
 use campaign::SenderId;
-use gateway::{Gateway, wire::SenderIdRow};
+use gateway::{
+    Gateway,
+    wire::{SenderIdRow, SenderStatus},
+};
 use ingest::{Checks, Options, Preview};
 use ledger::Ledger;
 use std::{collections::HashSet, path::PathBuf};
@@ -111,7 +114,8 @@ pub(crate) async fn approved_by_gateway(ledger: &Ledger, gateway: &Gateway) -> a
 
 /// Records what the gateway says about its sender ids.
 pub(crate) async fn record(ledger: &Ledger, listed: &[SenderIdRow]) -> anyhow::Result<Vec<(SenderId, bool)>> {
-    let approval = |row: &SenderIdRow| Some((SenderId::parse(&row.sender_id).ok()?, row.status.is_approved()));
+    let approval =
+        |row: &SenderIdRow| Some((SenderId::parse(&row.sender_id).ok()?, (row.status == SenderStatus::Approved)));
     let senders: Vec<(SenderId, bool)> = listed.iter().filter_map(approval).collect();
     ledger.record_senders(&senders, ledger.now()).await?;
     Ok(senders)

@@ -6,6 +6,7 @@ pub(crate) mod config;
 pub(crate) mod demo;
 pub(crate) mod dial;
 pub(crate) mod doctor;
+pub(crate) mod file;
 pub(crate) mod held;
 pub(crate) mod ingest;
 pub(crate) mod migrate;

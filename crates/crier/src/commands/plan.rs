@@ -66,7 +66,9 @@ pub(crate) async fn run(setup: &Setup, args: Args) -> anyhow::Result<Done> {
         file::print(&preview)?;
         let calls = output::count(plan.send_calls + plan.status_calls);
         let (sending, status) = (output::count(plan.send_calls), output::count(plan.status_calls));
-        output::print(format_args!("gateway calls: about {calls}: {sending} to send, {status} to learn the final statuses"))?;
+        output::print(format_args!(
+            "gateway calls: about {calls}: {sending} to send, {status} to learn the final statuses"
+        ))?;
         let time = if plan.seconds == 0 {
             "within one window of the call limit".to_owned()
         } else {
@@ -74,7 +76,11 @@ pub(crate) async fn run(setup: &Setup, args: Args) -> anyhow::Result<Done> {
         };
         output::print(format_args!("time at the call limit: {time}"))?;
         match plan.cost {
-            Some(cost) => output::print(format_args!("cost: {cost:.2} {} for {} segments", plan.currency, output::count(plan.segments)))?,
+            Some(cost) => output::print(format_args!(
+                "cost: {cost:.2} {} for {} segments",
+                plan.currency,
+                output::count(plan.segments)
+            ))?,
             None => output::print("cost: not known; set plan.price_per_segment")?,
         }
     }

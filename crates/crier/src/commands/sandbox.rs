@@ -19,7 +19,9 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(setup: &Setup, args: Args) -> anyhow::Result<Done> {
     let config: Config = match &args.config_json {
-        Some(json) => serde_json::from_str(json).map_err(|error| Stop::config("--config-json is wrong").because(error))?,
+        Some(json) => {
+            serde_json::from_str(json).map_err(|error| Stop::config("--config-json is wrong").because(error))?
+        }
         None => Config::default(),
     };
     let listener = TcpListener::bind(args.listen).await.map_err(|error| {
@@ -29,7 +31,9 @@ pub(crate) async fn run(setup: &Setup, args: Args) -> anyhow::Result<Done> {
     let running = Sandbox::start(config, listener)?;
     // The first line of stdout is for programs that start a sandbox.
     output::print(&running.base_url)?;
-    output::say(format_args!("sandbox: client id {client_id}, user {username}; faults by HTTP under /sandbox/; Ctrl-C ends it"));
+    output::say(format_args!(
+        "sandbox: client id {client_id}, user {username}; faults by HTTP under /sandbox/; Ctrl-C ends it"
+    ));
     setup.stopper.asked.cancelled().await;
     running.stop().await;
     Ok(Done::Well)

@@ -3,6 +3,7 @@
 use super::file;
 use crate::{exit::Done, exit::Stop, output, setup::Setup};
 use campaign::SenderId;
+use gateway::wire::SenderStatus;
 use serde_json::json;
 
 /// List the gateway's sender ids, or ask for a new one
@@ -33,12 +34,14 @@ pub(crate) async fn run(setup: &Setup, args: Args) -> anyhow::Result<Done> {
             if setup.json {
                 let rows: Vec<_> = listed
                     .iter()
-                    .map(|row| json!({ "sender": row.sender_id, "approved": row.status.is_approved() }))
+                    .map(|row| json!({ "sender": row.sender_id, "approved": (row.status == SenderStatus::Approved) }))
                     .collect();
                 output::print_json(&rows)?;
             } else {
                 let word = |approved| if approved { "approved" } else { "awaits approval" };
-                let rows = listed.iter().map(|row| vec![row.sender_id.clone(), word(row.status.is_approved()).to_owned()]);
+                let rows = listed
+                    .iter()
+                    .map(|row| vec![row.sender_id.clone(), word(row.status == SenderStatus::Approved).to_owned()]);
                 output::print_table(&["sender", "is"], rows.collect())?;
             }
         }

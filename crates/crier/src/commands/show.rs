@@ -74,7 +74,8 @@ fn told(story: &Story) -> String {
 
 /// One attempt in a sentence.
 fn call(attempt: &StoryAttempt) -> String {
-    let way = if attempt.sent_via == "send" { "alone".to_owned() } else { format!("with {} in all", attempt.batch_len) };
+    let way =
+        if attempt.sent_via == "send" { "alone".to_owned() } else { format!("with {} in all", attempt.batch_len) };
     let mut text = format!("{way}, formed {}", at(attempt.formed_at));
     match attempt.sending_at {
         Some(sending_at) => _ = write!(text, ", sent out {}", at(sending_at)),
@@ -85,7 +86,11 @@ fn call(attempt: &StoryAttempt) -> String {
         _ = write!(text, ": {outcome}");
     }
     if attempt.looks > 0 {
-        _ = write!(text, "; looked for in the gateway's list: {}", output::counted(attempt.looks.unsigned_abs(), "time"));
+        _ = write!(
+            text,
+            "; looked for in the gateway's list: {}",
+            output::counted(attempt.looks.unsigned_abs(), "time")
+        );
     }
     text
 }

@@ -21,7 +21,9 @@ pub(crate) async fn run(setup: &Setup, _args: &Args) -> anyhow::Result<Done> {
             output::print("The rows balance.")?;
         } else {
             let total = checks.len();
-            output::print(format_args!("{failed} of {total} checks fail: the ledger was changed by something else, or crier is wrong."))?;
+            output::print(format_args!(
+                "{failed} of {total} checks fail: the ledger was changed by something else, or crier is wrong."
+            ))?;
         }
     }
     Ok(if failed == 0 { Done::Well } else { Done::Failed })

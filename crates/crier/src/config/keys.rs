@@ -39,7 +39,11 @@ const fn secret_url(name: &'static str, default: &'static str, about: &'static s
 
 /// All settings, by section.
 pub(crate) const KEYS: &[Key] = &[
-    text("gateway.base_url", "https://smsapi.thehubwork.com/api", "the gateway's base URL; https unless it is this machine"),
+    text(
+        "gateway.base_url",
+        "https://smsapi.thehubwork.com/api",
+        "the gateway's base URL; https unless it is this machine",
+    ),
     secret("gateway.client_id", "the client id of the gateway's token call"),
     secret("gateway.client_secret", "the client secret of the gateway's token call"),
     secret("gateway.username", "the user name of the gateway account"),

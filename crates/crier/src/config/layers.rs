@@ -153,10 +153,12 @@ fn unknown(name: &str, origin: Origin) -> ConfigError {
 /// Reads a file and checks that it is TOML. The parser's own message would quote the line, which may hold a secret.
 fn read_toml(path: &Path) -> Result<String, ConfigError> {
     let origin = || Origin::File(path.to_owned());
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| ConfigError::new(format!("the file can't be read: {error}"), origin(), "Is its path right?"))?;
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        ConfigError::new(format!("the file can't be read: {error}"), origin(), "Is its path right?")
+    })?;
     if let Err(error) = toml::from_str::<toml::Table>(&text) {
-        let line = error.span().and_then(|span| text.get(..span.start)).map_or(1, |before| before.matches('\n').count() + 1);
+        let line =
+            error.span().and_then(|span| text.get(..span.start)).map_or(1, |before| before.matches('\n').count() + 1);
         let what = format!("line {line} is no TOML: {}", error.message());
         return Err(ConfigError::new(what, origin(), "Correct it there."));
     }

@@ -9,7 +9,7 @@ mod settings;
 
 pub(crate) use keys::{KEYS, Kind, variable};
 pub(crate) use layers::{Merged, Sources};
-pub(crate) use settings::{Credentials, GatewaySettings, LogFormat, Settings};
+pub(crate) use settings::{GatewaySettings, LogFormat, LogSettings, PlanSettings, QueueUrl, Settings};
 
 use std::{fmt, path::PathBuf};
 use url::Url;
@@ -79,7 +79,9 @@ pub(crate) fn masked_url(url: &str) -> String {
     if parsed.query().is_some() {
         let pairs: Vec<(String, String)> = parsed
             .query_pairs()
-            .map(|(name, value)| (name.clone().into_owned(), if name == "password" { "***".into() } else { value.into_owned() }))
+            .map(|(name, value)| {
+                (name.clone().into_owned(), if name == "password" { "***".into() } else { value.into_owned() })
+            })
             .collect();
         parsed.query_pairs_mut().clear().extend_pairs(pairs);
     }

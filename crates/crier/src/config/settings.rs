@@ -134,7 +134,12 @@ impl Settings {
                 lease: duration(merged, "worker.lease")?,
             },
             reconcile: ReconcileSettings {
-                settle: merged.entry("reconcile.settle").value.is_some().then(|| duration(merged, "reconcile.settle")).transpose()?,
+                settle: merged
+                    .entry("reconcile.settle")
+                    .value
+                    .is_some()
+                    .then(|| duration(merged, "reconcile.settle"))
+                    .transpose()?,
                 resend_once: checked(merged, "reconcile.on_absent", "hold or resend_once", |word| match word {
                     "hold" => Some(false),
                     "resend_once" => Some(true),
@@ -144,7 +149,9 @@ impl Settings {
                 give_up: duration(merged, "reconcile.give_up")?,
             },
             ingest: IngestSettings {
-                region: checked(merged, "ingest.region", "a country's two letters, like GB", |code| Region::parse(code).ok())?,
+                region: checked(merged, "ingest.region", "a country's two letters, like GB", |code| {
+                    Region::parse(code).ok()
+                })?,
                 zone: checked(merged, "ingest.zone", "a zone's name, like Europe/London", |name| {
                     TimeZone::get(name).ok().map(|_| name.to_owned())
                 })?,
@@ -198,7 +205,8 @@ impl GatewaySettings {
 
     /// The credentials if all are set, nothing if none is; some without the others are an error.
     pub(crate) fn credentials_if_any(&self) -> Result<Option<Credentials>, ConfigError> {
-        let set = [self.client_id.is_some(), self.client_secret.is_some(), self.username.is_some(), self.password.is_some()];
+        let set =
+            [self.client_id.is_some(), self.client_secret.is_some(), self.username.is_some(), self.password.is_some()];
         if set.contains(&true) { self.credentials().map(Some) } else { Ok(None) }
     }
 
@@ -214,7 +222,8 @@ impl GatewaySettings {
             (client_id, client_secret, username, password) => {
                 let set = [client_id.is_some(), client_secret.is_some(), username.is_some(), password.is_some()];
                 let names = ["gateway.client_id", "gateway.client_secret", "gateway.username", "gateway.password"];
-                let missing: Vec<_> = names.into_iter().zip(set).filter(|(_, set)| !set).map(|(name, _)| name).collect();
+                let missing: Vec<_> =
+                    names.into_iter().zip(set).filter(|(_, set)| !set).map(|(name, _)| name).collect();
                 let advice = format!(
                     "Set {} (or …_FILE), or [gateway] in crier.toml.",
                     missing.iter().map(|name| variable(name)).collect::<Vec<_>>().join(", ")
@@ -241,7 +250,11 @@ fn base_url(merged: &Merged) -> Result<Url, ConfigError> {
     };
     if url.scheme() == "http" && !here {
         let what = format!("{name} is plain http to another machine");
-        return Err(ConfigError::new(what, merged.entry(name).origin.clone(), "Use https: it carries credentials and numbers."));
+        return Err(ConfigError::new(
+            what,
+            merged.entry(name).origin.clone(),
+            "Use https: it carries credentials and numbers.",
+        ));
     }
     if !url.username().is_empty() || url.password().is_some() {
         let what = format!("{name} has credentials in it");

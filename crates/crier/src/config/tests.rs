@@ -67,7 +67,10 @@ fn an_unknown_key_is_refused_wherever_it_stands_and_what_is_near_is_named() {
     let in_file = refusal(&Sources { file: Some(path.clone()), ..Sources::default() });
     assert_eq!(
         in_file,
-        format!("there is no setting worker.batch_len (from file {}). Did you mean worker.batch_len_max?", path.display())
+        format!(
+            "there is no setting worker.batch_len (from file {}). Did you mean worker.batch_len_max?",
+            path.display()
+        )
     );
     assert_eq!(
         refusal(&environment(&[("CRIER_GATEWAY__BASEURL", "x")])),
@@ -166,7 +169,9 @@ fn a_bulk_call_takes_500_destinations_and_no_more() {
 
 #[test]
 fn plain_http_is_for_this_machine_alone() {
-    for url in ["http://127.0.0.1:8080/api", "http://localhost/api", "http://[::1]:9/api", "https://gateway.example/api"] {
+    for url in
+        ["http://127.0.0.1:8080/api", "http://localhost/api", "http://[::1]:9/api", "https://gateway.example/api"]
+    {
         assert!(settings(&sources(&[&format!("gateway.base_url={url}")])).is_ok(), "{url}");
     }
     for url in ["http://gateway.example/api", "http://localhost.example/api", "ftp://x/", "https://u:p@x/api"] {

@@ -62,16 +62,17 @@ impl Ledger {
     /// What the ledger knows to be wrong, for `crier doctor`.
     pub async fn trouble(&self) -> Result<Trouble> {
         let operation = "read what is wrong";
-        let found: (Option<String>, Option<i64>, i64, i64, Option<i64>) = read_conn!(self, operation, |conn, dialect| {
-            sqlx::query_as(
-                "SELECT (SELECT trouble FROM tokens), (SELECT password_granted_at FROM tokens),
+        let found: (Option<String>, Option<i64>, i64, i64, Option<i64>) =
+            read_conn!(self, operation, |conn, dialect| {
+                sqlx::query_as(
+                    "SELECT (SELECT trouble FROM tokens), (SELECT password_granted_at FROM tokens),
                         (SELECT count(*) FROM messages WHERE state = 'held'), (SELECT count(*) FROM unexplained),
                         (SELECT max(checked_at) FROM senders)",
-            )
-            .fetch_one(&mut *conn)
-            .await
-            .during(operation)?
-        });
+                )
+                .fetch_one(&mut *conn)
+                .await
+                .during(operation)?
+            });
         let (token, granted_at, held, unexplained, read_at) = found;
         Ok(Trouble {
             token,

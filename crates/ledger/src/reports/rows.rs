@@ -131,15 +131,14 @@ impl Results {
              {wanted} ORDER BY m.id"
         );
         let rows = read_conn!(self.ledger, operation, |conn, dialect| {
-            let chunks: Vec<i64> = sqlx::query_scalar(
-                "SELECT id FROM chunks WHERE campaign_id = $1 AND id > $2 ORDER BY id LIMIT $3",
-            )
-            .bind(self.campaign.0)
-            .bind(self.after_chunk)
-            .bind(PAGE_CHUNKS)
-            .fetch_all(&mut *conn)
-            .await
-            .during(operation)?;
+            let chunks: Vec<i64> =
+                sqlx::query_scalar("SELECT id FROM chunks WHERE campaign_id = $1 AND id > $2 ORDER BY id LIMIT $3")
+                    .bind(self.campaign.0)
+                    .bind(self.after_chunk)
+                    .bind(PAGE_CHUNKS)
+                    .fetch_all(&mut *conn)
+                    .await
+                    .during(operation)?;
             let (Some(first), Some(last)) = (chunks.first(), chunks.last()) else { return Ok(None) };
             self.after_chunk = *last;
             let found = sqlx::query(sql(statement))

@@ -88,11 +88,13 @@ impl Ledger {
         let Some(mut results) = self.results(campaign, &[]).await? else { return Ok(None) };
         let Some((campaign, id)) = self.find_row(campaign, row_number).await? else { return Ok(None) };
         let file_name: String = read_conn!(self, operation, |conn, dialect| {
-            sqlx::query_scalar("SELECT i.file_name FROM imports i JOIN campaigns c ON c.import_id = i.id WHERE c.id = $1")
-                .bind(campaign.0)
-                .fetch_one(&mut *conn)
-                .await
-                .during(operation)?
+            sqlx::query_scalar(
+                "SELECT i.file_name FROM imports i JOIN campaigns c ON c.import_id = i.id WHERE c.id = $1",
+            )
+            .bind(campaign.0)
+            .fetch_one(&mut *conn)
+            .await
+            .during(operation)?
         });
         results.start_at(id.chunk());
         let page = results.next_page().await?.unwrap_or_default();
@@ -137,12 +139,7 @@ impl Ledger {
                      ORDER BY id"
                 }
             };
-            sqlx::query_as(statement)
-                .bind(row.chunk().0)
-                .bind(row.0)
-                .fetch_all(&mut *conn)
-                .await
-                .during(operation)?
+            sqlx::query_as(statement).bind(row.chunk().0).bind(row.0).fetch_all(&mut *conn).await.during(operation)?
         });
         found
             .into_iter()
@@ -184,10 +181,7 @@ impl Ledger {
                 .await
                 .during(operation)?
         });
-        found
-            .into_iter()
-            .map(|(at, kind, who, detail)| Ok(StoryEvent { at: instant(at), kind, who, detail }))
-            .collect()
+        found.into_iter().map(|(at, kind, who, detail)| Ok(StoryEvent { at: instant(at), kind, who, detail })).collect()
     }
 
     /// The rows that wait for a person, in the order of the file; of one campaign if one is named.

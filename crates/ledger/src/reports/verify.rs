@@ -136,7 +136,10 @@ impl Ledger {
                 found: if loading {
                     format!("still loading: {sum} of {rows_in_file} rows so far ({words})")
                 } else {
-                    format!("{rows_in_file} in the file {} {sum} = {words}", if sum == rows_in_file { "=" } else { "≠" })
+                    format!(
+                        "{rows_in_file} in the file {} {sum} = {words}",
+                        if sum == rows_in_file { "=" } else { "≠" }
+                    )
                 },
             }
         };
