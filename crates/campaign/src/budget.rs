@@ -1,8 +1,10 @@
 //! The call budget that all processes share: one pure step, served by Redis or in one process.
 //!
 //! The gateway counts calls in a fixed window that begins at the first call after the last window ended, and every call of
-//! every process spends from it. [`step`] never grants more than the limit within one of its windows, keeps its window
-//! ending no earlier than the gateway's, and serves the classes in order.
+//! every process spends from it. [`step`] keeps its own windows so that one never reaches over into two of the gateway's:
+//! the first answer in a window says when the gateway's ends at the latest, the window's beginning when it ends at the
+//! earliest, and between the two nobody calls. Calls that are under way then are counted in both. So the gateway never
+//! counts more than its limit, as long as no call takes longer than a window. Classes are served in order.
 //!
 //! Deliberately not here: the clock (milliseconds come in, of whichever clock serves all processes) and the waiting.
 //! `gateway/src/budget.lua` is the same step for Redis; a test drives both with the same requests.
@@ -62,14 +64,20 @@ const TURN_MS: i64 = 25;
 pub struct State {
     /// When the current window began; also its name. 0: there is none.
     pub window: i64,
-    /// When it ends.
+    /// From here on the gateway's window may be the next one: no more grants in this.
+    pub closes: i64,
+    /// When the next window may begin: by then the gateway's has ended.
     pub ends: i64,
     /// Calls granted in it.
     pub granted: i64,
-    /// Of these, calls whose answer has come.
+    /// Of these, calls that were over before it closed.
     pub answered: i64,
-    /// Most calls that may be granted in it, by what the gateway said remains.
+    /// Calls of the window before that were not over when that closed: the gateway may count them in this one.
+    pub carried: i64,
+    /// Most calls in it, by what the gateway said remains.
     pub allowed: i64,
+    /// 1 once an answer has fixed `ends`.
+    pub anchored: i64,
     /// The gateway's own limit as it last named it. 0: not heard yet.
     pub named_limit: i64,
     /// Nobody calls before this instant (429).
@@ -86,7 +94,7 @@ pub enum Request {
         /// What for.
         class: CallClass,
     },
-    /// The answer to a granted call has come.
+    /// A granted call is over; without `limit` and `remaining` when there was no answer.
     Feedback {
         /// The window in which the call was granted.
         window: i64,
@@ -134,20 +142,13 @@ fn acquire(limits: Limits, mut state: State, now: i64, class: CallClass) -> (Sta
     }
     // A clock that was set back must not stretch a window beyond its length.
     if now >= state.ends || now < state.window {
-        state.window = now;
-        state.ends = now + limits.window_ms;
-        state.granted = 0;
-        state.answered = 0;
-        state.allowed = i64::from(limits.limit);
-        if state.named_limit > 0 {
-            state.allowed = state.allowed.min(state.named_limit);
-        }
+        state = next_window(limits, state, now);
     }
     if (0..rank).any(|higher| state.expected[higher] > now) {
         return wait(state, now, rank, TURN_MS);
     }
     let reserve = if class <= CallClass::Resolve { 0 } else { limits.reserve() };
-    if state.granted >= state.allowed - reserve {
+    if now >= state.closes || state.granted + state.carried >= state.allowed - reserve {
         let ms = state.ends - now;
         return wait(state, now, rank, ms);
     }
@@ -155,6 +156,24 @@ fn acquire(limits: Limits, mut state: State, now: i64, class: CallClass) -> (Sta
     state.expected[rank] = 0;
     let window = state.window;
     (state, Reply::Granted { window })
+}
+
+fn next_window(limits: Limits, old: State, now: i64) -> State {
+    let follows = old.window > 0 && now >= old.window && now < old.ends + limits.window_ms;
+    let carried = if follows { (old.granted - old.answered).max(0) } else { 0 };
+    let limit = i64::from(limits.limit);
+    State {
+        window: now,
+        // A call that was still under way may have begun the gateway's window as soon as the old one closed.
+        closes: if carried > 0 { old.closes + limits.window_ms } else { now + limits.window_ms },
+        ends: now + limits.window_ms,
+        granted: 0,
+        answered: 0,
+        carried,
+        allowed: if old.named_limit > 0 { limit.min(old.named_limit) } else { limit },
+        anchored: 0,
+        ..old
+    }
 }
 
 fn wait(mut state: State, now: i64, rank: usize, ms: i64) -> (State, Reply) {
@@ -180,14 +199,20 @@ fn feedback(
     if window != state.window || now >= state.ends {
         return state;
     }
-    state.answered += 1;
-    if state.answered == 1 {
+    if now < state.closes {
+        state.answered += 1;
+    }
+    if remaining.is_some() && state.anchored == 0 {
         // This call stood in the gateway's window, so that window can't have begun later than now.
+        state.anchored = 1;
         state.ends = now + limits.window_ms;
     }
     if let Some(remaining) = remaining.filter(|_| stop_ms.is_none()) {
-        // Calls without an answer yet may not be in the gateway's count: they spend from what remains.
+        // Calls that are not over yet may not be in the gateway's count: they spend from what remains.
         state.allowed = state.allowed.min(state.answered + i64::from(remaining));
     }
     state
 }
+
+#[cfg(test)]
+mod tests;

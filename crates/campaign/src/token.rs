@@ -149,10 +149,18 @@ pub fn decide(policy: TokenPolicy, view: TokenView, now: Timestamp) -> TokenDeci
     };
     match (view.phase, view.pair) {
         (TokenPhase::Ready, Some(pair)) if view.refused => {
-            if now.duration_since(pair.issued_at) < REFUSED_AT_LEAST { TokenDecision::Wait } else { TokenDecision::Refresh }
+            if now.duration_since(pair.issued_at) < REFUSED_AT_LEAST {
+                TokenDecision::Wait
+            } else {
+                TokenDecision::Refresh
+            }
         }
         (TokenPhase::Ready, Some(pair)) => {
-            if now < refresh_due(pair) { TokenDecision::Use } else { TokenDecision::Refresh }
+            if now < refresh_due(pair) {
+                TokenDecision::Use
+            } else {
+                TokenDecision::Refresh
+            }
         }
         (TokenPhase::Refreshing, Some(_)) if stale => TokenDecision::Retry,
         (TokenPhase::Refreshing | TokenPhase::Retrying | TokenPhase::Granting, _) if !stale => {
@@ -201,12 +209,11 @@ pub fn phase_after(claimed: TokenPhase, before: TokenPhase, call: TokenCall) -> 
             | TokenPhase::Burned => TokenPhase::Burned,
         },
         (
-            TokenPhase::None
-            | TokenPhase::Ready
-            | TokenPhase::Refreshing
-            | TokenPhase::Retrying
-            | TokenPhase::Burned,
+            TokenPhase::None | TokenPhase::Ready | TokenPhase::Refreshing | TokenPhase::Retrying | TokenPhase::Burned,
             TokenCall::NotDone | TokenCall::Refused | TokenCall::Lost,
         ) => TokenPhase::Burned,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -69,7 +69,7 @@ impl Budget {
         }
     }
 
-    /// Tells what an answer said about the limit. Lost feedback costs at most a 429.
+    /// Tells that a granted call is over, and what its answer said about the limit. Lost feedback costs at most a 429.
     pub async fn feedback(&self, heard: Heard) {
         let request = Request::Feedback {
             window: heard.window,

@@ -277,7 +277,10 @@ impl<T> fmt::Debug for Envelope<T> {
 
 impl<T> fmt::Debug for Paginator<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Paginator").field("current_page", &self.current_page).field("total", &self.total).finish_non_exhaustive()
+        f.debug_struct("Paginator")
+            .field("current_page", &self.current_page)
+            .field("total", &self.total)
+            .finish_non_exhaustive()
     }
 }
 
@@ -307,6 +310,7 @@ mod time {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DateTime, D::Error> {
         let text = String::deserialize(deserializer)?;
-        DateTime::strptime(TIME_FORMAT, &text).map_err(|_| serde::de::Error::custom("not a time like 2025-05-14 06:43:39"))
+        DateTime::strptime(TIME_FORMAT, &text)
+            .map_err(|_| serde::de::Error::custom("not a time like 2025-05-14 06:43:39"))
     }
 }

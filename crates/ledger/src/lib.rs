@@ -20,7 +20,7 @@ mod time;
 mod tokens;
 
 pub use campaign::token::TokenPhase;
-pub use claims::{Claim, ClaimedBatch, Recorded, RetryPolicy, SendingBatch, Start};
+pub use claims::{Claim, ClaimedBatch, Recorded, RetryPolicy, SendingBatch, Start, Unsent};
 pub use db::{Ledger, Schema};
 pub use decisions::{Todo, Verdict};
 pub use error::{Error, ErrorKind};

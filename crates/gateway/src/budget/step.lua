@@ -9,8 +9,8 @@ if not now then
     now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
 
-local names = { 'window', 'ends', 'granted', 'answered', 'allowed', 'named_limit', 'stopped_until',
-    'expected0', 'expected1', 'expected2', 'expected3' }
+local names = { 'window', 'closes', 'ends', 'granted', 'answered', 'carried', 'allowed', 'anchored', 'named_limit',
+    'stopped_until', 'expected0', 'expected1', 'expected2', 'expected3' }
 local stored = redis.call('HMGET', KEYS[1], unpack(names))
 local s = {}
 for i, name in ipairs(names) do s[name] = tonumber(stored[i] or 0) or 0 end
@@ -31,18 +31,25 @@ local function wait(rank, ms)
     return { 'wait', ms }
 end
 
+local function next_window()
+    local follows = s.window > 0 and now >= s.window and now < s.ends + window_ms
+    local carried, allowed = 0, limit
+    if follows then carried = math.max(s.granted - s.answered, 0) end
+    if s.named_limit > 0 then allowed = math.min(limit, s.named_limit) end
+    if carried > 0 then s.closes = s.closes + window_ms else s.closes = now + window_ms end
+    s.window, s.ends, s.granted, s.answered = now, now + window_ms, 0, 0
+    s.carried, s.allowed, s.anchored = carried, allowed, 0
+end
+
 local function acquire(rank)
     if now < s.stopped_until then return wait(rank, s.stopped_until - now) end
-    if now >= s.ends or now < s.window then
-        s.window, s.ends, s.granted, s.answered, s.allowed = now, now + window_ms, 0, 0, limit
-        if s.named_limit > 0 then s.allowed = math.min(s.allowed, s.named_limit) end
-    end
+    if now >= s.ends or now < s.window then next_window() end
     for higher = 0, rank - 1 do
         if s['expected' .. higher] > now then return wait(rank, TURN_MS) end
     end
     local reserve = 0
     if rank > 1 then reserve = math.floor(limit / 100) end
-    if s.granted >= s.allowed - reserve then return wait(rank, s.ends - now) end
+    if now >= s.closes or s.granted + s.carried >= s.allowed - reserve then return wait(rank, s.ends - now) end
     s.granted = s.granted + 1
     s['expected' .. rank] = 0
     return { 'granted', s.window }
@@ -52,8 +59,8 @@ local function feedback(window, named_limit, remaining, stop_ms)
     if named_limit and named_limit > 0 then s.named_limit = named_limit end
     if stop_ms then s.stopped_until = math.max(s.stopped_until, now + stop_ms) end
     if window ~= s.window or now >= s.ends then return end
-    s.answered = s.answered + 1
-    if s.answered == 1 then s.ends = now + window_ms end
+    if now < s.closes then s.answered = s.answered + 1 end
+    if remaining and s.anchored == 0 then s.anchored, s.ends = 1, now + window_ms end
     if remaining and not stop_ms then s.allowed = math.min(s.allowed, s.answered + remaining) end
 end
 
