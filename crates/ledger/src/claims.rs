@@ -56,6 +56,18 @@ impl ClaimedBatch {
     pub fn attempt(&self) -> AttemptId {
         self.attempt
     }
+
+    /// What takes it back, as long as no byte of it has left.
+    pub fn unsent(&self) -> Unsent {
+        Unsent { attempt: self.attempt, chunk: self.chunk }
+    }
+}
+
+/// Names a batch of which no byte has left.
+#[derive(Clone, Copy, Debug)]
+pub struct Unsent {
+    attempt: AttemptId,
+    chunk: ChunkId,
 }
 
 impl SendingBatch {
@@ -445,15 +457,15 @@ impl Ledger {
         Ok(if started == 1 { Start::Send(SendingBatch(batch)) } else { Start::TakenBack })
     }
 
-    /// Gives back a batch of which no byte has left, before or after it was marked: its rows are queued again.
-    pub async fn take_back(&self, batch: SendingBatch, why: &'static str, now: Timestamp) -> Result<()> {
+    /// Takes back a batch of which certainly no byte has left, begun or not: its rows are queued again.
+    pub async fn take_back(&self, unsent: Unsent, why: &'static str, now: Timestamp) -> Result<()> {
         let operation = "take a batch back unsent";
         write_tx!(self, operation, |tx, dialect| {
+            // 'unknown' while its sender was frozen: the sender itself says that nothing left.
             release_attempt!(
                 tx,
-                batch.0.attempt.0,
-                batch.0.chunk,
-                // 'unknown' while its sender was frozen: the sender itself says that nothing left.
+                unsent.attempt.0,
+                unsent.chunk,
                 "'formed', 'sending', 'unknown'",
                 why,
                 None::<i64>,
@@ -464,26 +476,17 @@ impl Ledger {
         Ok(())
     }
 
-    /// Gives back a claimed batch that will not be begun.
-    pub async fn give_back(&self, batch: ClaimedBatch, why: &'static str, now: Timestamp) -> Result<()> {
-        let operation = "give a batch back";
-        write_tx!(self, operation, |tx, dialect| {
-            release_attempt!(tx, batch.attempt.0, batch.chunk, "'formed'", why, None::<i64>, now, operation);
-        });
-        Ok(())
-    }
-
     /// Records what a send call did: here a row's outcome is decided.
     pub async fn record(
         &self,
-        batch: SendingBatch,
+        batch: &SendingBatch,
         outcome: &Outcome,
         retry: &RetryPolicy,
         first_look: SignedDuration,
         now: Timestamp,
     ) -> Result<Recorded> {
         let operation = "record the outcome of a batch";
-        let batch = batch.0;
+        let batch = &batch.0;
         let (first, last) = batch.chunk.row_range();
         let words = words_of(outcome);
         let recorded = write_tx!(self, operation, |tx, dialect| {

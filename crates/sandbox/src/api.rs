@@ -69,7 +69,7 @@ async fn answer(shared: Arc<Shared>, operation: Operation, request: Request) -> 
         shared.state().answered(ticket, None);
         return None;
     }
-    let read = Call::read(operation, request).await;
+    let mut read = Call::read(operation, request).await;
     let admission = {
         let mut state = shared.state();
         let now = state.now();
@@ -82,6 +82,9 @@ async fn answer(shared: Arc<Shared>, operation: Operation, request: Request) -> 
             }
             (Some(Fault::BurnRefresh), _) => state.tokens.burn_refresh(),
             (Some(_) | None, _) => {}
+        }
+        if let Ok(call) = &mut read {
+            call.authorized = call.bearer.as_deref().is_some_and(|access| state.tokens.opens(access, now));
         }
         state.admit()
     };

@@ -1,18 +1,4 @@
-//! `/sandbox/…`: how a test scripts the sandbox and reads its book. No authentication; loopback only.
-//!
-//! | call | what it does |
-//! |---|---|
-//! | `GET /sandbox/book[?full=1]` | the book; with `full` each accepted text |
-//! | `GET /sandbox/twice` | (source, destination, text) accepted more than once |
-//! | `GET /sandbox/calls[?operation=list]` | each call with its time and status |
-//! | `GET`, `PUT`, `POST`, `DELETE /sandbox/faults` | the rules, replaced by a list, joined by one, removed |
-//! | `POST /sandbox/reset` `{"forget_tokens": false}` | an empty book, list, window and script |
-//! | `POST /sandbox/clock` `{"skew_ms": 600000}` | sets the gateway's clock wrong |
-//! | `GET`, `PATCH /sandbox/config` | the settings; a part of them replaced |
-//! | `POST /sandbox/senders` `{"sender_id": "ACME", "approved": true}` | adds or (dis)approves a sender id |
-//! | `POST /sandbox/tokens` `{"revoke_access": true, "burn_refresh": true}` | revokes and burns all there are |
-//! | `POST /sandbox/rows` `{"source", "destination", "text", "type": "2"}` | an inbound (2) or foreign (1) row |
-//! | `DELETE /sandbox/rows/{sms_id}` | takes a row out of the list and the detail call; the book keeps it |
+//! `/sandbox/…`: how a test scripts the sandbox and reads its book. The crate's doc lists the calls.
 
 use crate::Shared;
 use crate::book::{Book, CallRecord, Twice};

@@ -33,7 +33,7 @@ pub enum Fault {
         /// HTTP status.
         status: u16,
     },
-    /// Only the first part of the destinations is accepted, then this status follows; 200 is a success as ever.
+    /// Of a bulk call only the first part of the destinations is accepted, then this status follows; 200 is a success as ever.
     ProcessPart {
         /// Share of the destinations, rounded down.
         part: f64,

@@ -11,6 +11,8 @@ pub(crate) const BODY_MAX: usize = 8 << 20;
 pub(crate) struct Call {
     pub(crate) operation: Operation,
     pub(crate) bearer: Option<String>,
+    /// Its token was good when it arrived: a token that is revoked later stops no call under way.
+    pub(crate) authorized: bool,
     pub(crate) query: Vec<(String, String)>,
     /// The path's last part: the id of a detail call.
     pub(crate) id: String,
@@ -39,7 +41,7 @@ impl Call {
             Ok(multipart) => read_form(multipart).await?,
             Err(_not_multipart) => Vec::new(),
         };
-        Ok(Self { operation, bearer, query, id, form })
+        Ok(Self { operation, bearer, authorized: false, query, id, form })
     }
 
     /// A field's value; empty counts as absent, as behind Laravel's middleware.

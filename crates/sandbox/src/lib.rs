@@ -1,12 +1,49 @@
 //! A faithful fake of the SMS gateway, nastier than the real one, with a book of what it accepted.
 //!
 //! It serves all nine calls over HTTP in the recorded shapes: tokens that burn and revoke each other, 1,200 calls a window, ten rows a
-//! page, newest first, delivery after a while, connections that close as Apache's do. A test scripts faults and reads the book under
-//! `/sandbox/…` (listed in `control.rs`); the demo and the benchmarks run it in-process.
+//! page, newest first, delivery after a while, connections that close as Apache's do. The demo and the benchmarks run it in-process;
+//! as a process of its own it is scripted and read by HTTP.
 //!
 //! Guarantee: an effect is in the book exactly when a real gateway would have sent the text, whatever the client was told.
 //!
 //! Deliberately absent: validation of numbers (the gateway has none), any real text, persistence.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use sandbox::{Config, Fault, Operation, Rule, Sandbox};
+//!
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+//! let running = Sandbox::start(Config::default(), listener)?;
+//! running.script(vec![Rule::once(Operation::BulkSend, Fault::DropAnswer)]);
+//! assert_eq!(running.book().accepted, 0);
+//! running.stop().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Control calls
+//! No authentication, answered to the loopback only.
+//!
+//! | call | what it does |
+//! |---|---|
+//! | `GET /sandbox/book[?full=1]` | the book; with `full` each accepted text |
+//! | `GET /sandbox/twice` | (source, destination, text) accepted more than once |
+//! | `GET /sandbox/calls[?operation=list]` | each call with its time and status |
+//! | `GET`, `PUT`, `POST`, `DELETE /sandbox/faults` | the rules, replaced by a list, joined by one, removed |
+//! | `POST /sandbox/reset` `{"forget_tokens": false}` | an empty book, list, window and script |
+//! | `POST /sandbox/clock` `{"skew_ms": 600000}` | sets the gateway's clock wrong |
+//! | `GET`, `PATCH /sandbox/config` | the settings; a part of them replaced |
+//! | `POST /sandbox/senders` `{"sender_id": "ACME", "approved": true}` | adds or (dis)approves a sender id |
+//! | `POST /sandbox/tokens` `{"revoke_access": true, "burn_refresh": true}` | revokes and burns all there are |
+//! | `POST /sandbox/rows` `{"source", "destination", "text", "type": "2"}` | an inbound (2) or foreign (1) row |
+//! | `DELETE /sandbox/rows/{sms_id}` | takes a row out of the list and the detail call; the book keeps it |
+//!
+//! A rule is flat JSON, `{"operation": "bulk_send", "fault": "drop_answer", "share": 0.05}`: [`Rule`] says when it strikes, [`Fault`] what it
+//! does. Faults in JSON: `refuse_connection`, `status` (`status`, `field`), `process_then_fail` (`status`), `process_part` (`part`, `status`),
+//! `drop_answer`, `cut_answer`, `delay` (`ms`, `effect`: `none`, `before`, `after`), `late_effect` (`ms`, `status`), `throttle` (`ms`,
+//! `retry_after_s`), `revoke_token`, `burn_refresh`, `html_200` and `redirect` (`effect`: `none`, `before`), `list_lag` (`ms`), `shuffle_total`,
+//! `unlisted`.
 
 mod answer;
 mod api;

@@ -120,6 +120,7 @@ impl State {
         }
         let record = &mut self.calls[ticket.at];
         record.status = status;
+        self.book.throttled += u64::from(status == Some(429));
         let status = status.map_or_else(|| "none".to_owned(), |status| status.to_string());
         *self.book.answers.entry(record.operation).or_default().entry(status).or_default() += 1;
     }
@@ -128,11 +129,7 @@ impl State {
         let now = self.now();
         let limit = self.config.rate_limited.then_some(self.config.rate_limit);
         let window_ms = i64::try_from(self.config.rate_window_ms).unwrap_or(i64::MAX);
-        let admission = self.window.admit(now, limit, self.config.rate_limit, window_ms);
-        if matches!(admission, Admission::Throttled { .. }) {
-            self.book.throttled += 1;
-        }
-        admission
+        self.window.admit(now, limit, self.config.rate_limit, window_ms)
     }
 
     pub(crate) fn connected(&mut self) {
