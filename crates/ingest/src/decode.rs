@@ -150,7 +150,7 @@ impl<R: Read> Decoded<R> {
         loop {
             if let Mode::Other { output, ready, finished, .. } = &mut self.mode {
                 if ready.start < ready.end {
-                    let n = buf.len().min((ready.end - ready.start));
+                    let n = buf.len().min(ready.end - ready.start);
                     buf[..n].copy_from_slice(&output[ready.start..ready.start + n]);
                     ready.start += n;
                     return Ok(n);

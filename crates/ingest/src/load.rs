@@ -1,8 +1,9 @@
 //! The second pass: the rows of a checked file go into the ledger.
 //!
 //! Crash points. Before `begin_import`: nothing happened. Between it and `finish_import`: the import is loading, none of
-//! its campaigns is active, nothing of it can be sent; loading the same bytes again cuts the same chunks, and those that
-//! are there are skipped whole. After `finish_import`: the same bytes are answered with the earlier launch.
+//! its campaigns is active, nothing of it can be sent; the next launch of the same bytes removes what is there and begins
+//! anew, once the first process is known to be dead. After `finish_import`: the same bytes are answered with the earlier
+//! launch.
 
 use crate::{
     check::Opened,
@@ -14,7 +15,7 @@ use crate::{
     row::{Row, Verdict},
     texts::Text,
 };
-use campaign::{CampaignId, ChunkId, ImportId, RowState, SenderId, TextId, id::CHUNK_ROWS_MAX};
+use campaign::{CampaignId, ChunkId, ImportId, OwnerId, RowState, SenderId, TextId, id::CHUNK_ROWS_MAX};
 use jiff::Timestamp;
 use ledger::{ErrorKind, ImportStart, Ledger, NewCampaign, NewChunk, NewImport, NewRow, NewText, Totals};
 use roaring::RoaringBitmap;
@@ -41,6 +42,8 @@ pub struct Launch {
     pub again: bool,
     /// Who launches it.
     pub launched_by: String,
+    /// The process that loads it, as the ledger has registered it.
+    pub owner: OwnerId,
     /// Where the rejects file goes; beside the file unless set.
     pub rejects_dir: Option<PathBuf>,
 }
@@ -61,8 +64,6 @@ pub struct Loaded {
     pub import: ImportId,
     /// Its campaigns, each with the name that it got.
     pub campaigns: Vec<(CampaignId, String)>,
-    /// Some of it was loaded before.
-    pub resumed: bool,
     /// Rows that can be sent.
     pub sendable: u64,
     /// Rows that can't be sent as they are written.
@@ -108,7 +109,15 @@ pub enum LoadError {
     /// The same bytes were launched before, and all of it is settled.
     #[error("the same bytes were launched before, {0}; to send them once more, say `--again`")]
     Launched(Earlier),
-    /// It can't be read any more. What was loaded stays, and is completed when it is loaded again.
+    /// Another process is loading the same bytes right now.
+    #[error("{launched_by} is loading the same bytes right now, as {file_name}")]
+    Busy {
+        /// Its file name.
+        file_name: String,
+        /// By whom.
+        launched_by: String,
+    },
+    /// It can't be read any more.
     #[error(transparent)]
     Refused(Refusal),
     /// It is not the file that was checked. Nothing of it was queued.
@@ -117,44 +126,35 @@ pub enum LoadError {
         /// Its name.
         file_name: String,
     },
-    /// What was loaded stays, and is completed when it is loaded again.
-    #[error("loading was stopped; nothing was queued, launch the same file again to complete it")]
+    /// It was told to stop.
+    #[error("loading was stopped; nothing was queued, launch the same file again")]
     Cancelled,
-    /// What was loaded stays, and is completed when it is loaded again.
+    /// Nothing was queued; the same launch may go through later.
     #[error("the ledger did not take the file")]
     Ledger(#[source] ledger::Error),
-    /// Something about the launch could not be written down on disk.
-    #[error("could not write {what}")]
-    Disk {
-        /// What.
-        what: &'static str,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
 }
 
 /// Loads a checked file. `progress` hears the number of rows so far.
 ///
 /// What `preview` was checked with is in force; if the file is another by now, nothing is queued. The caller tells the
-/// feeder that there is something to do.
+/// feeder that there is something to do. `clock` tells the time now: rows are judged by one reading of it.
 ///
 /// # Errors
-/// [`LoadError`]; after each but `Launched` and `Changed`, the same call completes what was begun.
+/// [`LoadError`]; after each nothing of this launch is queued, and the same call may be made again.
 pub async fn load(
     ledger: &Ledger,
     path: &Path,
     preview: &Preview,
     launch: &Launch,
-    now: Timestamp,
+    clock: impl Fn() -> Timestamp,
     progress: impl Fn(u64),
     cancel: &CancellationToken,
 ) -> Result<Outcome, LoadError> {
-    match begin(ledger, preview, launch, now).await? {
+    match begin(ledger, preview, launch, clock()).await? {
         Begun::Load(begun) => {
             let dir = launch.rejects_dir.as_deref().or(path.parent()).unwrap_or(Path::new("."));
             let rejects = rejects_path(dir, &preview.file_name);
-            fill(ledger, path, preview, begun, rejects, now, progress, cancel).await.map(Outcome::Loaded)
+            fill(ledger, path, preview, begun, rejects, clock, progress, cancel).await.map(Outcome::Loaded)
         }
         Begun::Launched { earlier, unfinished: true } => Ok(Outcome::AlreadyUnfinished(earlier)),
         Begun::Launched { earlier, unfinished: false } => Err(LoadError::Launched(earlier)),
@@ -171,7 +171,6 @@ pub(crate) enum Begun {
 pub(crate) struct Loading {
     pub(crate) import: ImportId,
     campaigns: Vec<(CampaignId, String)>,
-    resumed: bool,
 }
 
 pub(crate) async fn begin(
@@ -188,6 +187,7 @@ pub(crate) async fn begin(
         rows_in_file: preview.rows,
         again: launch.again,
         launched_by: launch.launched_by.clone(),
+        owner: launch.owner,
         campaigns: preview
             .campaigns
             .iter()
@@ -195,7 +195,8 @@ pub(crate) async fn begin(
             .collect(),
     };
     Ok(match past_conflicts(|| ledger.begin_import(&new, now)).await? {
-        ImportStart::Load { import, campaigns, resumed } => Begun::Load(Loading { import, campaigns, resumed }),
+        ImportStart::Load { import, campaigns } => Begun::Load(Loading { import, campaigns }),
+        ImportStart::Busy { file_name, launched_by } => return Err(LoadError::Busy { file_name, launched_by }),
         ImportStart::Launched { import, file_name, launched_at, launched_by, campaigns, unfinished } => {
             let earlier = Earlier { import, file_name, launched_at, launched_by, campaigns };
             Begun::Launched { earlier, unfinished }
@@ -211,11 +212,12 @@ pub(crate) async fn fill(
     preview: &Preview,
     loading: Loading,
     rejects: PathBuf,
-    now: Timestamp,
+    clock: impl Fn() -> Timestamp,
     progress: impl Fn(u64),
     cancel: &CancellationToken,
 ) -> Result<Loaded, LoadError> {
-    let Loading { import, campaigns, resumed } = loading;
+    let Loading { import, campaigns } = loading;
+    let now = clock();
     // One block is made while another is written: two in memory, and one in the channel.
     let (blocks, mut to_write) = mpsc::channel::<Vec<NewChunk>>(1);
     let reader = Reader {
@@ -234,7 +236,7 @@ pub(crate) async fn fill(
             return Err(LoadError::Cancelled);
         }
         mark_suppressed(ledger, &mut chunks, &mut suppressed).await?;
-        past_conflicts(|| ledger.append_chunks(import, &chunks, now)).await?;
+        past_conflicts(|| ledger.append_chunks(import, &chunks, clock())).await?;
         rows += chunks.iter().map(|chunk| chunk.rows.len() as u64).sum::<u64>();
         progress(rows);
     }
@@ -263,7 +265,7 @@ pub(crate) async fn fill(
     .await
     .expect("the writing thread hands panics on");
     let Totals { sendable, invalid, duplicate, suppressed } =
-        past_conflicts(|| ledger.finish_import(import, now)).await?;
+        past_conflicts(|| ledger.finish_import(import, clock())).await?;
     let (rejects_file, rejects_problem) = match shown {
         Ok(file) => (file, None),
         Err(problem) => (None, Some(problem)),
@@ -271,7 +273,6 @@ pub(crate) async fn fill(
     Ok(Loaded {
         import,
         campaigns,
-        resumed,
         sendable,
         invalid,
         duplicate,
@@ -281,8 +282,7 @@ pub(crate) async fn fill(
     })
 }
 
-/// Looks up who has opted out. Only the states change, never what is in which chunk: opt-outs may come between a crash
-/// and the next try. The claim looks again before anything is sent.
+/// Looks up who has opted out. The claim looks again before anything is sent.
 async fn mark_suppressed(
     ledger: &Ledger,
     chunks: &mut [NewChunk],

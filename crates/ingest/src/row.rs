@@ -1,7 +1,7 @@
 //! What becomes of one line of the file.
 //!
-//! All but [`Verdict::Late`] follows from the bytes and the settings alone, never from the clock or the ledger: a file
-//! that is read again after a crash is cut into the same chunks.
+//! All but [`Verdict::Late`] follows from the bytes and the settings alone, never from the clock or the ledger: both
+//! passes over a file, and a later one, cut it into the same chunks.
 
 use crate::{
     columns::Columns,
