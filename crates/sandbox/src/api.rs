@@ -55,7 +55,8 @@ fn got(shared: Arc<Shared>, operation: Operation) -> MethodRouter {
 async fn serve(shared: Arc<Shared>, operation: Operation, connection: Connection, request: Request) -> Response<Body> {
     connection.carries_a_call(&shared);
     // A task of its own: like PHP, the call goes on when its client has gone away.
-    let task = shared.tasks.spawn(answer(shared.clone(), operation, request));
+    let (answer, stop) = (answer(shared.clone(), operation, request), shared.stop.clone());
+    let task = shared.tasks.spawn(async move { stop.run_until_cancelled(answer).await.flatten() });
     match task.await {
         Ok(Some(response)) => response,
         Ok(None) | Err(_) => connection.cut().await,

@@ -151,9 +151,13 @@ async fn an_idle_connection_is_closed() {
 }
 
 #[tokio::test]
-async fn a_stopped_sandbox_lets_go_of_its_port() {
-    let rig = Rig::new(quick()).await;
+async fn a_stopped_sandbox_lets_go_of_its_port_whatever_is_under_way() {
+    let rules = r#"[{"operation":"send","fault":"delay","ms":3600000},{"fault":"late_effect","ms":3600000}]"#;
+    let rig = Rig::faulty(rules).await;
+    assert!(rig.bulk("hi", &THREE).await.is_err());
+    let impatient = tokio::time::timeout(Duration::from_millis(100), rig.send("hi", THREE[0])).await;
+    assert!(impatient.is_err(), "answered in time");
     let addr = rig.running.addr;
-    rig.running.stop().await;
+    tokio::time::timeout(Duration::from_secs(10), rig.running.stop()).await.expect("it stops");
     assert!(tokio::net::TcpStream::connect(addr).await.is_err());
 }

@@ -1,6 +1,8 @@
 //! One sandbox, one client, and the calls that the tests make.
 
-#![allow(clippy::allow_attributes, dead_code, unreachable_pub, reason = "each test file uses a part of it")]
+#![allow(clippy::allow_attributes, reason = "each test file uses a part of this one")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of this one")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use reqwest::multipart::Form;
 use reqwest::{Client, Response};
