@@ -88,17 +88,22 @@ impl Setup {
         }
     }
 
-    /// The call budget that all processes share; fails at once when Redis is down.
-    pub(crate) async fn budget(&self) -> anyhow::Result<Budget> {
+    /// The call budget that all processes of a queue share.
+    pub(crate) fn budget(&self, queue: &Queue) -> Budget {
         let (limit, window) = (self.settings.gateway.calls_per_window, self.settings.gateway.window);
-        let QueueUrl::Redis(url) = &self.settings.queue_url else { return Ok(Budget::in_process(limit, window)) };
-        let config = redis::aio::ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(Duration::from_secs(5)))
-            .set_number_of_retries(1);
-        let connect =
-            async { redis::Client::open(url.expose_secret())?.get_connection_manager_with_config(config).await };
-        let connection = connect.await.map_err(|error| self.queue_stop(error.into()))?;
-        Ok(Budget::shared(connection, &format!("{}:budget", self.settings.queue_name), limit, window))
+        match queue.redis_connection() {
+            Some(connection) => {
+                Budget::shared(connection, &format!("{}:budget", self.settings.queue_name), limit, window)
+            }
+            None => Budget::in_process(limit, window),
+        }
+    }
+
+    /// The gateway for a command that only asks it something.
+    pub(crate) async fn gateway_alone(&self, ledger: &Ledger, role: &str) -> anyhow::Result<Gateway> {
+        self.settings.gateway.credentials()?;
+        let queue = self.queue().await?;
+        self.gateway(ledger, self.budget(&queue), role)
     }
 
     fn queue_stop(&self, error: anyhow::Error) -> anyhow::Error {

@@ -4,35 +4,25 @@ use crate::{
     exit::{Done, Stop},
     setup::Setup,
 };
+use campaign::OwnerId;
 use gateway::Gateway;
-use ingest::Feeder;
-use ledger::Ledger;
+use ingest::feeder::Feeder;
+use jiff::SignedDuration;
+use ledger::{Ledger, OwnerGuard};
 use queue::Queue;
 use reconciler::{OnAbsent, Reconciler};
-use std::time::{Duration, Instant};
-use tokio::task::JoinSet;
+use std::{sync::Arc, time::Duration};
+use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use worker::Worker;
 
 /// A part of the way of a row that a process may drive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// Tops the queue up from the ledger; any process may, one of them acts.
-    Feeder,
     /// Sends.
     Worker,
     /// Learns what happened.
     Reconciler,
-}
-
-impl Stage {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Feeder => "feeder",
-            Self::Worker => "worker",
-            Self::Reconciler => "reconciler",
-        }
-    }
 }
 
 /// What the stages work with.
@@ -43,55 +33,97 @@ pub(crate) struct Parts {
     pub(crate) gateway: Gateway,
 }
 
-/// Stages that run in this process.
+/// Stages that run in this process, under one registration.
 pub(crate) struct Stages {
     running: JoinSet<(&'static str, anyhow::Result<()>)>,
     stop: CancellationToken,
     ledger: Ledger,
+    owner: Arc<OwnerGuard>,
+    wake: Arc<Notify>,
 }
 
-/// How often the ledger's clock is read again.
-const CLOCK_EVERY: Duration = Duration::from_secs(60);
+/// How stages ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// All is done, or the process was asked to end.
+    Asked,
+    /// Others have taken this process for dead: it must register anew.
+    TakenForDead,
+}
+
+/// How often this process says that it lives, and reads the ledger's clock.
+const BEAT_EVERY: Duration = Duration::from_secs(5);
 
 impl Stages {
-    /// Starts the stages, each under an owner of its own. They end when the process is asked to.
-    pub(crate) async fn start(setup: &Setup, parts: &Parts, stages: &[Stage]) -> anyhow::Result<Self> {
-        let stop = setup.stopper.asked.child_token();
-        let mut running = JoinSet::new();
+    /// Starts a feeder and these stages. They end when the process is asked to.
+    pub(crate) async fn start(setup: &Setup, parts: &Parts, kind: &str, stages: &[Stage]) -> anyhow::Result<Self> {
+        let mut started = Self::feeding(setup, &parts.ledger, &parts.queue, kind).await?;
         for stage in stages {
-            let owner = setup.owner(&parts.ledger, stage.name()).await?;
-            let (ledger, queue, gateway, stop) =
-                (parts.ledger.clone(), parts.queue.clone(), parts.gateway.clone(), stop.clone());
-            let name = stage.name();
+            let owner = Arc::clone(&started.owner);
+            let (ledger, gateway, queue) = (parts.ledger.clone(), parts.gateway.clone(), parts.queue.clone());
             match stage {
-                Stage::Feeder => {
-                    let feeder = Feeder { ledger, queue, settings: ingest::FeederSettings::default() };
-                    running.spawn(async move { (name, feeder.run(owner, stop).await.map_err(Into::into)) });
-                }
                 Stage::Worker => {
-                    let settings = worker_settings(setup);
-                    let worker = Worker { ledger, gateway, settings };
-                    running.spawn(async move { (name, worker.run(queue, owner, stop).await.map_err(Into::into)) });
+                    let (settings, finished) = (worker_settings(setup), started.wake());
+                    let worker = Worker { ledger, gateway, settings, finished };
+                    started.beside("worker", async move |stop| {
+                        worker.run(queue, owner, stop).await;
+                        Ok(())
+                    });
                 }
                 Stage::Reconciler => {
-                    let settings = reconciler_settings(setup);
-                    let reconciler = Reconciler { ledger, gateway, settings };
-                    running.spawn(async move { (name, reconciler.run(owner, stop).await.map_err(Into::into)) });
+                    let reconciler = Reconciler { ledger, gateway, settings: reconciler_settings(setup) };
+                    started.beside("reconciler", async move |stop| Ok(reconciler.run(owner, stop).await?));
                 }
             }
         }
-        Ok(Self { running, stop, ledger: parts.ledger.clone() })
+        Ok(started)
+    }
+
+    /// Starts a feeder alone: it tops the queue up from the ledger, and any process that has both may run one.
+    pub(crate) async fn feeding(setup: &Setup, ledger: &Ledger, queue: &Queue, kind: &str) -> anyhow::Result<Self> {
+        let feeder = Feeder::new(ledger.clone(), queue.clone());
+        let mut started = Self {
+            running: JoinSet::new(),
+            stop: setup.stopper.asked.child_token(),
+            ledger: ledger.clone(),
+            owner: Arc::new(setup.owner(ledger, kind).await?),
+            wake: Arc::clone(&feeder.wake),
+        };
+        started.beside("feeder", async move |stop| {
+            feeder.run(stop).await;
+            Ok(())
+        });
+        Ok(started)
+    }
+
+    /// Tells the feeder that there is something to do.
+    pub(crate) fn wake(&self) -> Arc<Notify> {
+        Arc::clone(&self.wake)
+    }
+
+    /// The registration of this process.
+    pub(crate) fn owner(&self) -> OwnerId {
+        self.owner.id()
+    }
+
+    /// Runs something beside the stages; it is to end when the token is cancelled.
+    pub(crate) fn beside<F>(&mut self, name: &'static str, run: impl FnOnce(CancellationToken) -> F)
+    where
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        let run = run(self.stop.clone());
+        self.running.spawn(async move { (name, run.await) });
     }
 
     /// Waits for the stages' end: when `look`, called now and then, says that all is done, when the process is asked to
     /// end, or when a stage fails. Whatever the reason, every stage finishes what it has under way.
-    pub(crate) async fn until(mut self, every: Duration, mut look: impl AsyncFnMut() -> bool) -> anyhow::Result<()> {
-        let mut failed = None;
-        let mut clock_read = Instant::now();
+    pub(crate) async fn until(mut self, every: Duration, mut look: impl AsyncFnMut() -> bool) -> anyhow::Result<End> {
+        let (mut failed, mut end) = (None, End::Asked);
+        let mut beat = tokio::time::interval(BEAT_EVERY);
         loop {
             tokio::select! {
                 ended = self.running.join_next() => {
-                    let Some(ended) = ended else { return failed.map_or(Ok(()), Err) };
+                    let Some(ended) = ended else { break };
                     let (name, result) = ended?;
                     let early = !self.stop.is_cancelled();
                     let result = result.and_then(|()| {
@@ -102,24 +134,41 @@ impl Stages {
                         failed.get_or_insert(error);
                     }
                 }
+                // While the stages still finish what is under way, the process is not to be taken for dead.
+                _ = beat.tick() => {
+                    // A ledger that is down is the stages' to mention.
+                    _ = self.ledger.set_clock().await;
+                    if matches!(self.owner.beat(self.ledger.now()).await, Ok(false)) && !self.stop.is_cancelled() {
+                        tracing::warn!("this process was taken for dead; it registers anew");
+                        end = End::TakenForDead;
+                        self.stop.cancel();
+                    }
+                }
                 () = tokio::time::sleep(every), if !self.stop.is_cancelled() => {
                     if look().await {
                         self.stop.cancel();
                     }
-                    if clock_read.elapsed() > CLOCK_EVERY {
-                        clock_read = Instant::now();
-                        // A ledger that is down is the stages' to mention.
-                        _ = self.ledger.set_clock().await;
-                    }
                 }
             }
         }
+        // A ledger that is down learns of the end by the lock that goes with the process.
+        if let Ok(owner) = Arc::try_unwrap(self.owner) {
+            _ = owner.end(self.ledger.now()).await;
+        }
+        failed.map_or(Ok(end), Err)
     }
 }
 
 fn worker_settings(setup: &Setup) -> worker::Settings {
-    let settings = &setup.settings.worker;
-    worker::Settings { batch_len_max: settings.batch_len_max, concurrency: settings.concurrency, lease: settings.lease }
+    let settings = &setup.settings;
+    worker::Settings {
+        batch_len_max: settings.worker.batch_len_max,
+        concurrency: settings.worker.concurrency,
+        first_look: SignedDuration::try_from(settings.reconcile.first_look).unwrap_or(SignedDuration::MAX),
+        // Longer than a request in flight may take, so that its outcome is recorded.
+        grace: settings.gateway.send_timeout + Duration::from_secs(30),
+        ..worker::Settings::default()
+    }
 }
 
 fn reconciler_settings(setup: &Setup) -> reconciler::Settings {
@@ -132,19 +181,28 @@ fn reconciler_settings(setup: &Setup) -> reconciler::Settings {
     }
 }
 
+/// Ledger, queue and gateway of a service; waits for those that are down. `None` when asked to end meanwhile.
+pub(crate) async fn parts_when_up(setup: &Setup, kind: &str) -> anyhow::Result<Option<Parts>> {
+    let Some(ledger) = setup.when_up(async || setup.ledger().await).await? else { return Ok(None) };
+    let Some(queue) = setup.when_up(async || setup.queue().await).await? else { return Ok(None) };
+    let gateway = setup.gateway(&ledger, setup.budget(&queue), kind)?;
+    Ok(Some(Parts { ledger, queue, gateway }))
+}
+
 /// Runs stages as a service: waits for ledger, queue and gateway when they are down, and ends when asked to or, with
 /// `drain`, when nothing is left to do.
 pub(crate) async fn serve(setup: &Setup, kind: &str, stages: &[Stage], drain: bool) -> anyhow::Result<Done> {
     setup.settings.gateway.credentials()?;
-    let Some(ledger) = setup.when_up(async || setup.ledger().await).await? else { return Ok(setup.stopper.done()) };
-    let Some(queue) = setup.when_up(async || setup.queue().await).await? else { return Ok(setup.stopper.done()) };
-    let Some(budget) = setup.when_up(async || setup.budget().await).await? else { return Ok(setup.stopper.done()) };
-    let parts = Parts { gateway: setup.gateway(&ledger, budget, kind)?, ledger, queue };
-    let started = setup.when_up(async || Stages::start(setup, &parts, stages).await).await?;
-    let Some(started) = started else { return Ok(setup.stopper.done()) };
-    tracing::info!(drain, "{kind} started");
-    let look = async || drain && parts.ledger.todo().await.is_ok_and(|todo| todo.is_empty());
-    started.until(Duration::from_millis(500), look).await?;
+    let Some(parts) = parts_when_up(setup, kind).await? else { return Ok(setup.stopper.done()) };
+    loop {
+        let started = setup.when_up(async || Stages::start(setup, &parts, kind, stages).await).await?;
+        let Some(started) = started else { break };
+        tracing::info!(drain, "{kind} started");
+        let look = async || drain && parts.ledger.todo().await.is_ok_and(|todo| todo.is_empty());
+        if started.until(Duration::from_millis(500), look).await? == End::Asked {
+            break;
+        }
+    }
     tracing::info!("{kind} ended");
     Ok(setup.stopper.done())
 }

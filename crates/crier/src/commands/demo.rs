@@ -48,8 +48,9 @@ pub(crate) async fn run(setup: Setup, _args: Args) -> anyhow::Result<Done> {
     let setup = Setup { settings: settings(&sandbox, dir.path(), credentials)?, ..setup };
 
     let ledger = setup.ledger().await?;
-    let gateway = setup.gateway(&ledger, setup.budget().await?, "demo")?;
-    let parts = Parts { ledger, queue: setup.queue().await?, gateway };
+    let queue = setup.queue().await?;
+    let gateway = setup.gateway(&ledger, setup.budget(&queue), "demo")?;
+    let parts = Parts { ledger, queue, gateway };
     let approved = file::approved_by_gateway(&parts.ledger, &parts.gateway).await?;
     let args = FileArgs { file: example, options: OptionArgs::default() };
     let Outcome::Loaded(loaded) = run::load(&setup, &parts.ledger, &args, Some(approved), false).await? else {

@@ -24,7 +24,7 @@ pub(crate) async fn run(setup: &Setup, args: Args) -> anyhow::Result<Done> {
     let destination = parse("destination", &args.destination)?;
     let source = args.from.as_deref().map(|number| parse("source", number)).transpose()?;
     let ledger = setup.ledger().await?;
-    let gateway = setup.gateway(&ledger, setup.budget().await?, "dial")?;
+    let gateway = setup.gateway_alone(&ledger, "dial").await?;
     let dialled = match &source {
         Some(source) => gateway.dial_masked(source, &destination).await,
         None => gateway.dial(&destination).await,

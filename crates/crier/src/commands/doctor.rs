@@ -84,12 +84,10 @@ pub(crate) async fn run(setup: &Setup, _args: &Args) -> anyhow::Result<Done> {
     match (setup.settings.gateway.credentials(), &ledger) {
         (Err(error), _) => findings.wrong("gateway", &error.into()),
         (Ok(_), None) => findings.look("gateway", "not tried: its token is kept in the ledger"),
-        (Ok(_), Some(ledger)) => {
-            match setup.budget().await.and_then(|budget| setup.gateway(ledger, budget, "doctor")) {
-                Ok(made) => ask(ledger, &made, &mut findings).await,
-                Err(error) => findings.wrong("gateway", &error),
-            }
-        }
+        (Ok(_), Some(ledger)) => match setup.gateway_alone(ledger, "doctor").await {
+            Ok(made) => ask(ledger, &made, &mut findings).await,
+            Err(error) => findings.wrong("gateway", &error),
+        },
     }
     if let Some(ledger) = &ledger {
         contents(ledger, &mut findings).await?;
@@ -112,7 +110,7 @@ pub(crate) async fn run(setup: &Setup, _args: &Args) -> anyhow::Result<Done> {
 async fn queue(setup: &Setup, findings: &mut Findings) {
     match &setup.settings.queue_url {
         QueueUrl::Memory => findings.ok("queue", "memory: inside `crier run`; worker and reconciler need redis://"),
-        QueueUrl::Redis(url) => match setup.budget().await {
+        QueueUrl::Redis(url) => match setup.queue().await {
             Ok(_) => findings.ok("queue", format!("{} is reachable", masked_url(url.expose_secret()))),
             Err(error) => findings.wrong("queue", &error),
         },

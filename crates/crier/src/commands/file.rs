@@ -124,7 +124,7 @@ pub(crate) async fn record(ledger: &Ledger, listed: &[SenderIdRow]) -> anyhow::R
 /// The approved sender ids: the gateway's if there are credentials, else the ledger's if it knows any.
 pub(crate) async fn approved(setup: &Setup, ledger: &Ledger) -> anyhow::Result<Option<HashSet<SenderId>>> {
     if setup.settings.gateway.credentials_if_any()?.is_some() {
-        let gateway = setup.gateway(ledger, setup.budget().await?, "ingest")?;
+        let gateway = setup.gateway_alone(ledger, "ingest").await?;
         return Ok(Some(approved_by_gateway(ledger, &gateway).await?));
     }
     Ok(ledger.approved_senders().await?.map(|(_, senders)| senders.into_iter().collect()))

@@ -16,5 +16,5 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(setup: &Setup, args: &Args) -> anyhow::Result<Done> {
     setup.needs_shared_queue("reconciler")?;
-    stages::serve(setup, "reconciler", &[Stage::Feeder, Stage::Reconciler], args.drain).await
+    stages::serve(setup, "reconciler", &[Stage::Reconciler], args.drain).await
 }

@@ -9,7 +9,7 @@ use crate::{
     output,
     progress::Progress,
     setup::{Setup, who},
-    stages::{Parts, Stage, Stages},
+    stages::{End, Parts, Stage, Stages},
 };
 use campaign::{RowState, SenderId};
 use ingest::{Launch, LoadError, Outcome};
@@ -38,8 +38,9 @@ pub(crate) struct Args {
 pub(crate) async fn run(setup: Setup, args: Args) -> anyhow::Result<Done> {
     setup.settings.gateway.credentials()?;
     let ledger = setup.ledger().await?;
-    let gateway = setup.gateway(&ledger, setup.budget().await?, "run")?;
-    let parts = Parts { ledger, queue: setup.queue().await?, gateway };
+    let queue = setup.queue().await?;
+    let gateway = setup.gateway(&ledger, setup.budget(&queue), "run")?;
+    let parts = Parts { ledger, queue, gateway };
     let approved = file::approved_by_gateway(&parts.ledger, &parts.gateway).await?;
     let names = match args.file {
         None => open_campaigns(&parts.ledger).await?,
@@ -114,10 +115,9 @@ pub(crate) async fn load(
 
 /// Runs all stages till everything is final or held, or the process is asked to end.
 pub(crate) async fn send(setup: &Setup, parts: &Parts, names: &[String]) -> anyhow::Result<()> {
-    let stages = Stages::start(setup, parts, &[Stage::Feeder, Stage::Worker, Stage::Reconciler]).await?;
     let mut progress = Progress::start();
     let (mut counted, mut counting) = (Instant::now(), Duration::ZERO);
-    let look = async || {
+    let mut look = async || {
         // Counting a million rows takes its time: it is done for at most a tenth of it.
         if counted.elapsed() >= counting * 10 {
             let began = Instant::now();
@@ -128,7 +128,14 @@ pub(crate) async fn send(setup: &Setup, parts: &Parts, names: &[String]) -> anyh
         }
         parts.ledger.todo().await.is_ok_and(|todo| todo.is_empty())
     };
-    let result = stages.until(Duration::from_millis(200), look).await;
+    let result = loop {
+        let stages = Stages::start(setup, parts, "run", &[Stage::Worker, Stage::Reconciler]).await?;
+        match stages.until(Duration::from_millis(200), &mut look).await {
+            Ok(End::TakenForDead) => {}
+            Ok(End::Asked) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+    };
     if let Ok(summaries) = of(&parts.ledger, names).await {
         progress.show(&summaries);
     }

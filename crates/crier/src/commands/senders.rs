@@ -26,7 +26,7 @@ enum Command {
 
 pub(crate) async fn run(setup: &Setup, args: Args) -> anyhow::Result<Done> {
     let ledger = setup.ledger().await?;
-    let gateway = setup.gateway(&ledger, setup.budget().await?, "senders")?;
+    let gateway = setup.gateway_alone(&ledger, "senders").await?;
     match args.command {
         Command::List => {
             let listed = gateway.senders().await.map_err(|error| crate::setup::gateway_stop(&error))?;

@@ -16,5 +16,5 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(setup: &Setup, args: &Args) -> anyhow::Result<Done> {
     setup.needs_shared_queue("worker")?;
-    stages::serve(setup, "worker", &[Stage::Feeder, Stage::Worker], args.drain).await
+    stages::serve(setup, "worker", &[Stage::Worker], args.drain).await
 }

@@ -63,7 +63,6 @@ pub(crate) struct Credentials {
 pub(crate) struct WorkerSettings {
     pub(crate) batch_len_max: usize,
     pub(crate) concurrency: usize,
-    pub(crate) lease: Duration,
 }
 
 /// How the gateway's statuses are learned.
@@ -131,7 +130,6 @@ impl Settings {
             worker: WorkerSettings {
                 batch_len_max: between(merged, "worker.batch_len_max", 1, 500)?,
                 concurrency: between(merged, "worker.concurrency", 1, 64)?,
-                lease: duration(merged, "worker.lease")?,
             },
             reconcile: ReconcileSettings {
                 settle: merged

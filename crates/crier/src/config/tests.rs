@@ -37,7 +37,7 @@ fn every_default_parses() {
 
 #[test]
 fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
-    let (_dir, path) = file("[worker]\nbatch_len_max = 7\nconcurrency = 2\nlease = \"90s\"\n");
+    let (_dir, path) = file("[worker]\nbatch_len_max = 7\nconcurrency = 2\n\n[gateway]\nwindow = \"90s\"\n");
     let mut sources = environment(&[("CRIER_WORKER__BATCH_LEN_MAX", "8"), ("CRIER_WORKER__CONCURRENCY", "3")]);
     sources.file = Some(path.clone());
     sources.set = vec!["worker.batch_len_max=9".to_owned()];
@@ -46,7 +46,7 @@ fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
     assert_eq!(shown("worker.batch_len_max"), ("9".to_owned(), Origin::Flag));
     let variable = "CRIER_WORKER__CONCURRENCY".to_owned();
     assert_eq!(shown("worker.concurrency"), ("3".to_owned(), Origin::Environment(variable)));
-    assert_eq!(shown("worker.lease"), ("90s".to_owned(), Origin::File(path)));
+    assert_eq!(shown("gateway.window"), ("90s".to_owned(), Origin::File(path)));
     assert_eq!(shown("queue.name"), ("crier".to_owned(), Origin::Default));
 }
 
@@ -77,8 +77,8 @@ fn an_unknown_key_is_refused_wherever_it_stands_and_what_is_near_is_named() {
         "there is no setting gateway.baseurl (from environment CRIER_GATEWAY__BASEURL). Did you mean gateway.base_url?"
     );
     assert_eq!(
-        refusal(&sources(&["reconcile.lease=3s"])),
-        "there is no setting reconcile.lease (from --set). Did you mean worker.lease?"
+        refusal(&sources(&["worker.window=3s"])),
+        "there is no setting worker.window (from --set). Did you mean gateway.window?"
     );
     assert_eq!(
         refusal(&environment(&[("CRIER_GATEWAY_USERNAME", "x")])),
@@ -154,7 +154,7 @@ fn durations_are_written_with_units() {
         refusal(&sources(&["reconcile.settle=15"])),
         "reconcile.settle is `15` (from --set). It takes a length of time, like 500ms, 30s, 15m or 72h."
     );
-    assert!(settings(&sources(&["worker.lease=0s"])).is_err());
+    assert!(settings(&sources(&["gateway.window=0s"])).is_err());
 }
 
 #[test]
