@@ -117,6 +117,7 @@ CREATE TABLE attempts (
     state       TEXT   NOT NULL CONSTRAINT attempt_states CHECK (state IN
         ('formed', 'sending', 'accepted', 'unknown', 'released', 'refused', 'settled')),
     owner_id    BIGINT NOT NULL REFERENCES owners (id),
+    recipients  BIGINT NOT NULL,
     row_ids     TEXT   NOT NULL,
     formed_at   BIGINT NOT NULL,
     sending_at  BIGINT,
@@ -128,6 +129,7 @@ CREATE TABLE attempts (
     absent      TEXT     -- the row ids that it did not find
 );
 CREATE INDEX attempts_open ON attempts (sender, id) WHERE state IN ('formed', 'sending', 'accepted', 'unknown');
+CREATE INDEX attempts_by_time ON attempts (sender, sending_at);
 
 -- Gateway list windows that were read and still hold pending rows. Seconds of the gateway's clock, both ends included.
 CREATE TABLE windows (

@@ -75,6 +75,8 @@ enum Mode {
         output: Box<[u8]>,
         ready: std::ops::Range<usize>,
         finished: bool,
+        /// Behind what is ready comes what can't be decoded.
+        malformed: bool,
     },
 }
 
@@ -89,6 +91,7 @@ impl<R: Read> Decoded<R> {
                 output: vec![0; BUFFER].into_boxed_slice(),
                 ready: 0..0,
                 finished: false,
+                malformed: false,
             }
         };
         let input = vec![0; BUFFER].into_boxed_slice();
@@ -148,12 +151,15 @@ impl<R: Read> Decoded<R> {
 
     fn read_other(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         loop {
-            if let Mode::Other { output, ready, finished, .. } = &mut self.mode {
+            if let Mode::Other { encoding, output, ready, finished, malformed, .. } = &mut self.mode {
                 if ready.start < ready.end {
                     let n = buf.len().min(ready.end - ready.start);
                     buf[..n].copy_from_slice(&output[ready.start..ready.start + n]);
                     ready.start += n;
                     return Ok(n);
+                }
+                if *malformed {
+                    return Err(Fault::Malformed { encoding: encoding.name() }.into());
                 }
                 if *finished {
                     return Ok(0);
@@ -162,7 +168,7 @@ impl<R: Read> Decoded<R> {
             if self.filled.is_empty() {
                 self.fill()?;
             }
-            let Mode::Other { decoder, encoding, output, ready, finished } = &mut self.mode else { return Ok(0) };
+            let Mode::Other { decoder, output, ready, finished, malformed, .. } = &mut self.mode else { return Ok(0) };
             let (result, read, written) =
                 decoder.decode_to_utf8_without_replacement(&self.input[self.filled.clone()], output, self.end);
             self.filled.start += read;
@@ -170,7 +176,7 @@ impl<R: Read> Decoded<R> {
             match result {
                 DecoderResult::InputEmpty => *finished = self.end,
                 DecoderResult::OutputFull => {}
-                DecoderResult::Malformed(..) => return Err(Fault::Malformed { encoding: encoding.name() }.into()),
+                DecoderResult::Malformed(..) => *malformed = true,
             }
         }
     }

@@ -365,8 +365,8 @@ impl Ledger {
                     let ids = json_ids(batch.rows.iter().map(|(row, _)| row.0));
                     let attempt: i64 = sqlx::query_scalar(
                         "INSERT INTO attempts (campaign_id, chunk_id, sender, text_id, sent_via, state, owner_id,
-                                               row_ids, formed_at)
-                         VALUES ($1, $2, $3, $4, $5, 'formed', $6, $7, $8) RETURNING id",
+                                               row_ids, formed_at, recipients)
+                         VALUES ($1, $2, $3, $4, $5, 'formed', $6, $7, $8, $9) RETURNING id",
                     )
                     .bind(campaign)
                     .bind(chunk.0)
@@ -376,6 +376,7 @@ impl Ledger {
                     .bind(owner.0)
                     .bind(&ids)
                     .bind(ms(now))
+                    .bind(i64::try_from(batch.rows.len()).unwrap_or(0))
                     .fetch_one(&mut *tx)
                     .await
                     .during(operation)?;

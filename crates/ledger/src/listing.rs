@@ -80,7 +80,7 @@ pub struct OpenAttempt {
     /// When its sender was known to be done with it.
     pub ended_at: Option<Timestamp>,
     /// Rows that it named.
-    pub rows: u64,
+    pub recipients: u64,
     /// When to look for what was not found, once a sweep has passed it.
     pub look_at: Option<Timestamp>,
     /// How many times its window was read.
@@ -97,7 +97,7 @@ struct AttemptRow {
     state: String,
     sending_at: i64,
     ended_at: Option<i64>,
-    row_ids: String,
+    recipients: i64,
     look_at: Option<i64>,
     looks: i64,
     looked_at: Option<i64>,
@@ -171,7 +171,7 @@ impl Ledger {
         let operation = "read the attempts that are open";
         let rows: Vec<AttemptRow> = read_conn!(self, operation, |conn, dialect| {
             sqlx::query_as(
-                "SELECT id, sender, chunk_id, state, sending_at, ended_at, row_ids, look_at, looks, looked_at, absent
+                "SELECT id, sender, chunk_id, state, sending_at, ended_at, recipients, look_at, looks, looked_at, absent
                  FROM attempts WHERE state IN ('sending', 'accepted', 'unknown') AND sending_at IS NOT NULL
                  ORDER BY sender, id LIMIT $1",
             )
@@ -191,7 +191,7 @@ impl Ledger {
                     sending: row.state == "sending",
                     sending_at: instant(row.sending_at),
                     ended_at: row.ended_at.map(instant),
-                    rows: u64::try_from(row.row_ids.bytes().filter(|b| *b == b',').count()).unwrap_or(0) + 1,
+                    recipients: row.recipients.cast_unsigned(),
                     look_at: row.look_at.map(instant),
                     looks: u32::try_from(row.looks).unwrap_or(u32::MAX),
                     before: row.looked_at.map(|at| (instant(at), rows_of(row.absent.as_deref().unwrap_or("[]")))),
@@ -453,20 +453,43 @@ impl Ledger {
         Ok(numbers.into_iter().filter_map(|number| Msisdn::from_digits(number.cast_unsigned())).collect())
     }
 
-    /// Ends an attempt whose texts are all found, or whose absent rows were dealt with.
-    pub async fn settle_attempt(&self, attempt: AttemptId) -> Result<()> {
-        let operation = "settle an attempt";
-        write_tx!(self, operation, |tx, dialect| {
-            sqlx::query(
+    /// Ends those of these attempts whose texts are all found, and answers them.
+    pub async fn settle_found(&self, attempts: &[AttemptId]) -> Result<Vec<AttemptId>> {
+        let operation = "settle attempts";
+        let settled: Vec<i64> = write_tx!(self, operation, |tx, dialect| {
+            sqlx::query_scalar(sql(format!(
                 "UPDATE attempts SET state = 'settled', look_at = NULL
-                 WHERE id = $1 AND state IN ('accepted', 'unknown')",
-            )
-            .bind(attempt.0)
-            .execute(&mut *tx)
+                 WHERE id IN {} AND state IN ('accepted', 'unknown') AND NOT EXISTS
+                    (SELECT 1 FROM messages m WHERE m.id BETWEEN attempts.chunk_id * 512 AND attempts.chunk_id * 512 + 511
+                        AND m.attempt_id = attempts.id AND m.sms_id IS NULL
+                        AND m.state IN ('sending', 'unknown', 'accepted'))
+                 RETURNING id",
+                dialect.ids(1)
+            )))
+            .bind(json_ids(attempts.iter().map(|attempt| attempt.0)))
+            .fetch_all(&mut *tx)
             .await
-            .during(operation)?;
+            .during(operation)?
         });
-        Ok(())
+        Ok(settled.into_iter().map(AttemptId).collect())
+    }
+
+    /// How many recipients were sent to from a sender between two instants: what reading that window would list.
+    pub async fn recipients_between(&self, sender: &SenderId, since: Timestamp, until: Timestamp) -> Result<u64> {
+        let operation = "count what a window of the list would show";
+        let recipients: i64 = read_conn!(self, operation, |conn, dialect| {
+            sqlx::query_scalar(
+                "SELECT CAST(coalesce(sum(recipients), 0) AS BIGINT) FROM attempts
+                 WHERE sender = $1 AND sending_at BETWEEN $2 AND $3",
+            )
+            .bind(sender.as_str())
+            .bind(ms(since))
+            .bind(ms(until))
+            .fetch_one(&mut *conn)
+            .await
+            .during(operation)?
+        });
+        Ok(recipients.cast_unsigned())
     }
 
     /// Remembers a reading of an attempt's window and when to read it again. `counts`: what it did not find is compared

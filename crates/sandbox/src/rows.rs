@@ -43,7 +43,6 @@ pub(crate) struct Row {
     final_from: Millis,
     pub(crate) origin: Origin,
     fails: bool,
-    listed: bool,
     deleted: bool,
 }
 
@@ -161,7 +160,6 @@ impl Rows {
             final_from: new.final_from,
             origin: new.origin,
             fails: new.fails,
-            listed: new.listed,
             deleted: false,
         });
         if new.listed && new.visible_from <= now {
@@ -251,7 +249,7 @@ impl Rows {
     fn enter(&mut self, position: u32) {
         let rows = &self.rows;
         let row = &rows[position as usize];
-        if row.deleted || !row.listed {
+        if row.deleted {
             return;
         }
         for order in [&mut self.listed, self.by_source.entry(row.source).or_default()] {

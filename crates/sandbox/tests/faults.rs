@@ -151,6 +151,17 @@ async fn an_idle_connection_is_closed() {
 }
 
 #[tokio::test]
+async fn an_http_1_0_answer_ends_with_its_connection() {
+    let rig = Rig::new(Config { keep_alive_ms: 60_000, ..quick() }).await;
+    let mut stream = tokio::net::TcpStream::connect(rig.running.addr).await.unwrap();
+    stream.write_all(b"GET /sandbox/book HTTP/1.0\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    let read = tokio::time::timeout(Duration::from_secs(5), stream.read_to_string(&mut answer)).await;
+    assert!(read.is_ok(), "still open");
+    assert!(answer.contains("\r\n\r\n{") && answer.ends_with('}'), "{answer}");
+}
+
+#[tokio::test]
 async fn a_stopped_sandbox_lets_go_of_its_port_whatever_is_under_way() {
     let rules = r#"[{"operation":"send","fault":"delay","ms":3600000},{"fault":"late_effect","ms":3600000}]"#;
     let rig = Rig::faulty(rules).await;

@@ -152,6 +152,9 @@ async fn the_control_calls_read_and_reset_the_book() {
     assert_eq!(read("/book").await["accepted"], 0);
     assert_eq!(read("/faults").await, json!([]));
     assert_eq!(rig.list("").await["total"], 0, "the token is still good");
+    let forget = json!({"forget_tokens": true});
+    assert_eq!(rig.control("POST", "/reset").json(&forget).send().await.unwrap().status(), 204);
+    assert_eq!(rig.get("/sms/list").await.unwrap().status(), 401);
     let _: Vec<Rule> = serde_json::from_value(rules).unwrap();
 }
 

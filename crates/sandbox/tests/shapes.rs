@@ -137,6 +137,12 @@ async fn date_and_row_times_follow_the_skewed_clock() {
     assert!((0..=1).contains(&(date - time)), "{date} {time}");
     let now = jiff::Timestamp::now().as_second();
     assert!((598..=605).contains(&(now - date)), "{now} {date}");
+
+    let ahead = rig.control("POST", "/clock").json(&json!({"skew_ms": 600_000})).send().await.unwrap();
+    assert_eq!(ahead.status(), 204);
+    let answer = rig.get("/sms/list").await.unwrap();
+    let date = httpdate_seconds(answer.headers()["date"].to_str().unwrap());
+    assert!((598..=605).contains(&(date - jiff::Timestamp::now().as_second())), "{date}");
 }
 
 fn httpdate_seconds(text: &str) -> i64 {
