@@ -9,7 +9,7 @@ use gateway::{Budget, CallError, CallErrorKind, Gateway};
 use ledger::{Ledger, OwnerGuard, Schema};
 use queue::Queue;
 use secrecy::ExposeSecret;
-use std::{path::Path, time::Duration};
+use std::{os::unix::fs::MetadataExt, path::Path, time::Duration};
 
 /// What every command gets.
 pub(crate) struct Setup {
@@ -198,8 +198,12 @@ pub(crate) fn host() -> String {
     if name.trim().is_empty() { "localhost".to_owned() } else { name.trim().to_owned() }
 }
 
-/// Who runs this command, for the record.
+/// Who runs this command, for the record: the user as the system knows it, whatever the environment says.
 pub(crate) fn who() -> String {
-    let user = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()));
-    format!("{}@{}", user.as_deref().unwrap_or("unknown"), host())
+    let uid = std::fs::metadata("/proc/self").map(|metadata| metadata.uid()).ok();
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let of_uid = |line: &&str| line.split(':').nth(2).and_then(|field| field.parse().ok()) == uid && uid.is_some();
+    let name = passwd.lines().find(of_uid).and_then(|line| line.split(':').next()).map(str::to_owned);
+    let user = name.or_else(|| uid.map(|uid| format!("uid {uid}"))).unwrap_or_else(|| "unknown".to_owned());
+    format!("{user}@{}", host())
 }

@@ -4,13 +4,13 @@ use crate::{
     exit::{Done, Stop},
     setup::Setup,
 };
-use campaign::OwnerId;
+use campaign::{OwnerId, resolve::OnAbsent};
 use gateway::Gateway;
 use ingest::feeder::Feeder;
 use jiff::SignedDuration;
 use ledger::{Ledger, OwnerGuard};
 use queue::Queue;
-use reconciler::{OnAbsent, Reconciler};
+use reconciler::Reconciler;
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -71,8 +71,11 @@ impl Stages {
                     });
                 }
                 Stage::Reconciler => {
-                    let reconciler = Reconciler { ledger, gateway, settings: reconciler_settings(setup) };
-                    started.beside("reconciler", async move |stop| Ok(reconciler.run(owner, stop).await?));
+                    let reconciler = Reconciler::new(ledger, gateway, reconciler_settings(setup));
+                    started.beside("reconciler", async move |stop| {
+                        reconciler.run(&owner, stop).await;
+                        Ok(())
+                    });
                 }
             }
         }
@@ -164,7 +167,7 @@ fn worker_settings(setup: &Setup) -> worker::Settings {
     worker::Settings {
         batch_len_max: settings.worker.batch_len_max,
         concurrency: settings.worker.concurrency,
-        first_look: SignedDuration::try_from(settings.reconcile.first_look).unwrap_or(SignedDuration::MAX),
+        first_look: signed(settings.reconcile.first_look),
         // Longer than a request in flight may take, so that its outcome is recorded.
         grace: settings.gateway.send_timeout + Duration::from_secs(30),
         ..worker::Settings::default()
@@ -172,13 +175,21 @@ fn worker_settings(setup: &Setup) -> worker::Settings {
 }
 
 fn reconciler_settings(setup: &Setup) -> reconciler::Settings {
-    let settings = &setup.settings.reconcile;
+    let (settings, gateway) = (&setup.settings.reconcile, &setup.settings.gateway);
     reconciler::Settings {
-        settle: settings.settle,
+        settle: settings.settle.map(signed),
         on_absent: if settings.resend_once { OnAbsent::ResendOnce } else { OnAbsent::Hold },
-        first_look: settings.first_look,
-        give_up: settings.give_up,
+        first_look: signed(settings.first_look),
+        give_up: signed(settings.give_up),
+        lease: signed(setup.settings.worker.lease),
+        // With some room: a clock may be read late, and a send may have waited to be started.
+        send_limit: signed(gateway.connect_timeout + gateway.send_timeout + Duration::from_secs(5)),
+        ..reconciler::Settings::default()
     }
+}
+
+fn signed(length: Duration) -> SignedDuration {
+    SignedDuration::try_from(length).unwrap_or(SignedDuration::MAX)
 }
 
 /// Ledger, queue and gateway of a service; waits for those that are down. `None` when asked to end meanwhile.

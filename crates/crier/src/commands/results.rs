@@ -2,6 +2,7 @@
 
 use crate::{exit::Done, output, setup::Setup};
 use campaign::RowState;
+use jiff::Timestamp;
 use ledger::{Ledger, REPORT_COLUMNS, ReportRow};
 use std::{
     borrow::Cow,
@@ -156,6 +157,9 @@ fn cells(row: &ReportRow) -> [Cow<'_, str>; 24] {
     fn other(value: Option<impl ToString>) -> Cow<'static, str> {
         value.map_or(Cow::Borrowed(""), |value| Cow::Owned(value.to_string()))
     }
+    fn at(instant: Option<Timestamp>) -> Cow<'static, str> {
+        instant.map_or(Cow::Borrowed(""), |instant| Cow::Owned(format!("{instant:.3}")))
+    }
     // What was read as a number and is written like one is left as it was typed.
     let number_like = |c: char| c.is_ascii_digit() || matches!(c, '+' | ' ' | '-' | '(' | ')' | '.');
     let raw = if row.destination.is_some() && row.destination_raw.chars().all(number_like) {
@@ -180,14 +184,14 @@ fn cells(row: &ReportRow) -> [Cow<'_, str>; 24] {
         other(row.gateway_sms_id),
         free(row.gateway_status.as_ref()),
         word(row.id_source.as_ref()),
-        other(row.scheduled_for),
-        other(row.valid_until),
-        other(row.queued_at),
-        other(row.attempted_at),
-        other(row.accepted_at),
-        other(row.checked_at),
-        other(row.final_at),
-        other(row.updated_at),
+        at(row.scheduled_for),
+        at(row.valid_until),
+        at(row.queued_at),
+        at(row.attempted_at),
+        at(row.accepted_at),
+        at(row.checked_at),
+        at(row.final_at),
+        at(row.updated_at),
     ]
 }
 

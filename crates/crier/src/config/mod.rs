@@ -52,11 +52,21 @@ impl fmt::Display for Origin {
 
 /// What is wrong with the settings, where it stands and what to do.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{what} (from {origin}). {advice}")]
 pub(crate) struct ConfigError {
     what: String,
     origin: Origin,
     advice: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { what, origin, advice } = self;
+        match origin {
+            // It was not set anywhere: there is no place to name.
+            Origin::Default => write!(f, "{what}. {advice}"),
+            Origin::File(_) | Origin::Environment(_) | Origin::Flag => write!(f, "{what} (from {origin}). {advice}"),
+        }
+    }
 }
 
 impl ConfigError {

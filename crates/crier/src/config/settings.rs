@@ -63,6 +63,7 @@ pub(crate) struct Credentials {
 pub(crate) struct WorkerSettings {
     pub(crate) batch_len_max: usize,
     pub(crate) concurrency: usize,
+    pub(crate) lease: Duration,
 }
 
 /// How the gateway's statuses are learned.
@@ -130,6 +131,7 @@ impl Settings {
             worker: WorkerSettings {
                 batch_len_max: between(merged, "worker.batch_len_max", 1, 500)?,
                 concurrency: between(merged, "worker.concurrency", 1, 64)?,
+                lease: duration(merged, "worker.lease")?,
             },
             reconcile: ReconcileSettings {
                 settle: merged
@@ -186,6 +188,14 @@ impl Settings {
 impl GatewaySettings {
     fn parse(merged: &Merged) -> Result<Self, ConfigError> {
         let secret = |name| merged.entry(name).value.clone().map(SecretString::from);
+        let connect_timeout = duration(merged, "gateway.connect_timeout")?;
+        for name in ["gateway.read_timeout", "gateway.send_timeout"] {
+            if duration(merged, name)? <= connect_timeout {
+                // A send that times out while it connects must be known to be unsent.
+                let what = format!("{name} is not longer than gateway.connect_timeout");
+                return Err(ConfigError::new(what, merged.entry(name).origin.clone(), "Make it longer."));
+            }
+        }
         Ok(Self {
             base_url: base_url(merged)?,
             client_id: merged.entry("gateway.client_id").value.clone(),
@@ -194,7 +204,7 @@ impl GatewaySettings {
             password: secret("gateway.password"),
             calls_per_window: between(merged, "gateway.calls_per_window", 1, 1_000_000)?,
             window: duration(merged, "gateway.window")?,
-            connect_timeout: duration(merged, "gateway.connect_timeout")?,
+            connect_timeout,
             read_timeout: duration(merged, "gateway.read_timeout")?,
             send_timeout: duration(merged, "gateway.send_timeout")?,
             refresh_stale: duration(merged, "gateway.refresh_stale")?,

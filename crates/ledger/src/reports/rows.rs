@@ -8,7 +8,7 @@ use crate::{
 };
 use campaign::{CampaignId, ChunkId, RowState};
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use sqlx::Row;
 
 /// The columns of a delivery report, in order: those of the view `delivery_reports`.
@@ -40,6 +40,7 @@ pub const REPORT_COLUMNS: [&str; 24] = [
 ];
 
 /// One line of the file, as `delivery_reports` shows it. Its fields are that view's columns.
+/// Times are printed to the millisecond, as the view prints them.
 #[derive(Clone, Serialize)]
 #[expect(missing_docs, reason = "the view's columns are the contract; the design names and explains them")]
 pub struct ReportRow {
@@ -59,14 +60,29 @@ pub struct ReportRow {
     pub gateway_sms_id: Option<i64>,
     pub gateway_status: Option<String>,
     pub id_source: Option<String>,
+    #[serde(serialize_with = "to_the_millisecond")]
     pub scheduled_for: Option<Timestamp>,
+    #[serde(serialize_with = "to_the_millisecond")]
     pub valid_until: Option<Timestamp>,
+    #[serde(serialize_with = "to_the_millisecond")]
     pub queued_at: Option<Timestamp>,
+    #[serde(serialize_with = "to_the_millisecond")]
     pub attempted_at: Option<Timestamp>,
+    #[serde(serialize_with = "to_the_millisecond")]
     pub accepted_at: Option<Timestamp>,
+    #[serde(serialize_with = "to_the_millisecond")]
     pub checked_at: Option<Timestamp>,
+    #[serde(serialize_with = "to_the_millisecond")]
     pub final_at: Option<Timestamp>,
+    #[serde(serialize_with = "to_the_millisecond")]
     pub updated_at: Option<Timestamp>,
+}
+
+fn to_the_millisecond<S: Serializer>(at: &Option<Timestamp>, to: S) -> std::result::Result<S::Ok, S::Error> {
+    match at {
+        Some(at) => to.collect_str(&format_args!("{at:.3}")),
+        None => to.serialize_none(),
+    }
 }
 
 /// The delivery reports of one campaign, page by page in the order of the file; memory is bounded by a page.
