@@ -1,2 +1,79 @@
-//! crier
-fn main() {}
+//! `crier`: sends bulk SMS campaigns.
+//!
+//! One binary for all stages: it reads the command line and the settings, opens what they name, drives the stages and
+//! gives each end its exit code. What is promised about rows is kept by the crates below, not here.
+
+mod cli;
+mod commands;
+mod config;
+mod exit;
+mod output;
+mod progress;
+mod setup;
+mod stages;
+mod stop;
+mod telemetry;
+
+use crate::{
+    cli::{Cli, Command},
+    config::{Merged, Settings, Sources},
+    exit::Done,
+    setup::Setup,
+};
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // Before any client is built: rustls has no default provider of its own.
+    _ = rustls::crypto::ring::default_provider().install_default();
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let result = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
+        let result = runtime.block_on(start(cli));
+        // A thread that still waits for something must not keep a finished command.
+        runtime.shutdown_background();
+        result
+    });
+    exit::end(result)
+}
+
+async fn start(cli: Cli) -> anyhow::Result<Done> {
+    if let Command::Completions(args) = &cli.command {
+        return commands::completions::run(args);
+    }
+    let sources = Sources {
+        file: cli.config,
+        usual_files: vec!["crier.toml".into(), "/etc/crier/crier.toml".into()],
+        environment: std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect(),
+        set: cli.set,
+    };
+    let merged = Merged::load(&sources)?;
+    let settings = Settings::parse(&merged)?;
+    telemetry::start(&settings.log, cli.command.is_quiet());
+    let setup = Setup { settings, merged, json: cli.json, stopper: stop::Stopper::listen()? };
+    match cli.command {
+        Command::Run(args) => commands::run::run(setup, args).await,
+        Command::Check(args) => commands::check::run(&setup, args).await,
+        Command::Plan(args) => commands::plan::run(&setup, args).await,
+        Command::Ingest(args) => commands::ingest::run(&setup, args).await,
+        Command::Worker(args) => commands::worker::run(&setup, &args).await,
+        Command::Reconciler(args) => commands::reconciler::run(&setup, &args).await,
+        Command::Status(args) => commands::status::run(&setup, &args).await,
+        Command::Watch(args) => commands::watch::run(&setup, &args).await,
+        Command::Results(args) => commands::results::run(&setup, &args).await,
+        Command::Show(args) => commands::show::run(&setup, &args).await,
+        Command::Held(args) => commands::held::run(&setup, &args).await,
+        Command::Resolve(args) => commands::resolve::run(&setup, args).await,
+        Command::Verify(args) => commands::verify::run(&setup, &args).await,
+        Command::Senders(args) => commands::senders::run(&setup, args).await,
+        Command::Dial(args) => commands::dial::run(&setup, args).await,
+        Command::Migrate(args) => commands::migrate::run(&setup, &args).await,
+        Command::Doctor(args) => commands::doctor::run(&setup, &args).await,
+        Command::Config(args) => commands::config::run(&setup, &args),
+        Command::Demo(args) => commands::demo::run(setup, args).await,
+        Command::Sandbox(args) => commands::sandbox::run(&setup, args).await,
+        Command::Completions(args) => commands::completions::run(&args),
+    }
+}

@@ -161,3 +161,6 @@ fn limits(limit: u32, window: Duration) -> Limits {
 fn or_empty<T: ToString>(value: Option<T>) -> String {
     value.map_or_else(String::new, |value| value.to_string())
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,7 @@ mod chunker;
 mod columns;
 mod decode;
 mod dialect;
+pub mod feeder;
 mod folder;
 mod guard;
 mod load;

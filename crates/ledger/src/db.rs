@@ -7,7 +7,7 @@ use crate::{
 };
 use jiff::Timestamp;
 use sqlx::{
-    PgPool, SqlitePool,
+    Connection, PgConnection, PgPool, SqlitePool,
     migrate::Migrator,
     postgres::{PgConnectOptions, PgPoolOptions},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
@@ -155,6 +155,10 @@ impl Ledger {
             Ok(Self { db: Db::Sqlite(Sqlite { write, read, path }), clock: Clock::at(Timestamp::now()) })
         } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
             let options = PgConnectOptions::from_str(url).during(operation)?.application_name("crier");
+            // A pool would try again and in the end only say that it waited in vain; this says why.
+            let first = tokio::time::timeout(Duration::from_secs(10), PgConnection::connect_with(&options)).await;
+            let timed_out = |_| std::io::Error::from(std::io::ErrorKind::TimedOut);
+            first.map_err(timed_out).during(operation)?.during(operation)?.close().await.during(operation)?;
             let pool = PgPoolOptions::new()
                 .max_connections(8)
                 .acquire_timeout(Duration::from_secs(10))

@@ -18,6 +18,7 @@ mod imports;
 mod listing;
 mod outcomes;
 mod owners;
+mod reports;
 mod statuses;
 mod time;
 mod tokens;
@@ -35,6 +36,10 @@ pub use imports::{Encoding, ImportStart, NewCampaign, NewChunk, NewImport, NewRo
 pub use listing::{Applied, Delivery, ListedText};
 pub use outcomes::{Recorded, RetryPolicy};
 pub use owners::OwnerGuard;
+pub use reports::{
+    CampaignSummary, Check, FailureReason, HeldRow, LiveOwner, REPORT_COLUMNS, ReportRow, Results, Story, StoryAttempt,
+    StoryEvent, Trouble, WaitingRows,
+};
 pub use statuses::{DueDetail, PendingWindow};
 pub use tokens::{TokenClaim, TokenRow, TokenTrouble, TokenTroubleKind};
 

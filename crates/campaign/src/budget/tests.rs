@@ -135,7 +135,7 @@ proptest! {
     #[test]
     fn the_gateway_never_counts_more_than_its_limit(
         callers in prop::collection::vec((0..5_i64, prop::collection::vec((1..150_i64, 1..150_i64, 0..60_i64), 30..120)), 1..12),
-        limit in 12..40_u32,
+        limit in 2..40_u32,
     ) {
         let limits = Limits { limit, window_ms: 2000 };
         #[derive(Clone, Copy)]

@@ -1,0 +1,75 @@
+//! The command line.
+
+use crate::commands::{
+    check, completions, config, demo, dial, doctor, held, ingest, migrate, plan, reconciler, resolve, results, run,
+    sandbox, senders, show, status, verify, watch, worker,
+};
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Send bulk SMS campaigns: every row of the file ends in exactly one visible state, and nobody is texted twice.
+#[derive(Debug, Parser)]
+#[command(name = "crier", version, arg_required_else_help = true, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    /// Read the settings from this file [default: crier.toml here, else /etc/crier/crier.toml, if there is one]
+    #[arg(long, global = true, value_name = "FILE", env = "CRIER_CONFIG", hide_env = true)]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Set one setting, over file and environment; `crier config` lists them
+    #[arg(long = "set", global = true, value_name = "SECTION.KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+
+    /// Print data as JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 finished with rejected, held or failed rows, \
+4 configuration or credentials, 5 something needed is down, 130 interrupted";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Run(run::Args),
+    Check(check::Args),
+    Plan(plan::Args),
+    Ingest(ingest::Args),
+    Worker(worker::Args),
+    Reconciler(reconciler::Args),
+    Status(status::Args),
+    Watch(watch::Args),
+    Results(results::Args),
+    Show(show::Args),
+    Held(held::Args),
+    Resolve(resolve::Args),
+    Verify(verify::Args),
+    Senders(senders::Args),
+    Dial(dial::Args),
+    Migrate(migrate::Args),
+    Doctor(doctor::Args),
+    Config(config::Args),
+    Demo(demo::Args),
+    Sandbox(sandbox::Args),
+    Completions(completions::Args),
+}
+
+impl Command {
+    /// People run it for what it prints: the log only speaks up when something is wrong.
+    pub(crate) fn is_quiet(&self) -> bool {
+        !matches!(self, Self::Worker(_) | Self::Reconciler(_) | Self::Sandbox(_))
+            && !matches!(self, Self::Ingest(args) if args.watch.is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

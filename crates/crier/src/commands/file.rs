@@ -1,0 +1,171 @@
+//! What the commands that take a file have in common: its flags, its preflight, its words.
+
+use crate::{exit::Stop, output, setup::Setup};
+use campaign::SenderId;
+use gateway::{
+    Gateway,
+    wire::{SenderIdRow, SenderStatus},
+};
+use ingest::{Checks, Options, Preview};
+use ledger::Ledger;
+use std::{collections::HashSet, path::PathBuf};
+
+/// A campaign file and what holds for all of its rows.
+#[derive(Debug, clap::Args)]
+pub(crate) struct FileArgs {
+    /// The CSV file
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) options: OptionArgs,
+}
+
+/// Values for all rows of a file; a row's own cell wins over them.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct OptionArgs {
+    /// Who the texts are from, unless the file has a column for it
+    #[arg(long, value_name = "ID")]
+    sender: Option<String>,
+
+    /// The text, unless the file has a column for it; {{column}} is filled from the row
+    #[arg(long)]
+    text: Option<String>,
+
+    /// The campaign's name [default: the file's]
+    #[arg(long, value_name = "NAME")]
+    campaign: Option<String>,
+
+    /// Not before this time
+    #[arg(long, value_name = "TIME")]
+    send_at: Option<String>,
+
+    /// Not after this time
+    #[arg(long, value_name = "TIME")]
+    valid_until: Option<String>,
+
+    /// Campaigns with a higher one go first [default: 0]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
+    priority: Option<i32>,
+
+    /// Reject texts with more segments
+    #[arg(long, value_name = "NUMBER")]
+    max_segments: Option<u32>,
+
+    /// The encoding of a file that is not Unicode, as windows-1252
+    #[arg(long, value_name = "NAME")]
+    encoding: Option<String>,
+}
+
+impl OptionArgs {
+    /// The flags alone; what they leave open, `NAME.toml` beside the file may say, then the settings.
+    fn flags(&self) -> Options {
+        Options {
+            sender: self.sender.clone(),
+            text: self.text.clone(),
+            campaign: self.campaign.clone(),
+            send_at: self.send_at.clone(),
+            valid_until: self.valid_until.clone(),
+            region: None,
+            zone: None,
+            priority: self.priority,
+            max_segments: self.max_segments,
+            encoding: self.encoding.clone(),
+        }
+    }
+}
+
+/// What the settings say about files.
+pub(crate) fn settings_options(setup: &Setup) -> Options {
+    let settings = &setup.settings.ingest;
+    Options {
+        region: Some(settings.region.to_string()),
+        zone: Some(settings.zone.clone()),
+        max_segments: Some(settings.max_segments),
+        ..Options::default()
+    }
+}
+
+/// Reads the whole file and says what it would do; a refusal is exit 1, with nothing queued.
+pub(crate) async fn check(
+    setup: &Setup,
+    args: &FileArgs,
+    approved: Option<HashSet<SenderId>>,
+) -> anyhow::Result<Preview> {
+    let path = args.file.clone();
+    let beside = Options::beside(&path).map_err(refused)?.unwrap_or_default();
+    let options = args.options.flags().or(beside).or(settings_options(setup));
+    let checks = Checks { approved, ..Checks::at(jiff::Timestamp::now()) };
+    let checked = tokio::task::spawn_blocking(move || ingest::check(&path, &options, &checks)).await?;
+    checked.map_err(refused)
+}
+
+fn refused(refusal: ingest::Refusal) -> anyhow::Error {
+    let what = refusal.to_string();
+    Stop::failed(format!("the file is refused: {what}")).advise("Nothing of it was queued.").into()
+}
+
+/// The gateway's approved sender ids, recorded in the ledger.
+pub(crate) async fn approved_by_gateway(ledger: &Ledger, gateway: &Gateway) -> anyhow::Result<HashSet<SenderId>> {
+    let listed = gateway.senders().await.map_err(|error| crate::setup::gateway_stop(&error))?;
+    let senders = record(ledger, &listed).await?;
+    Ok(senders.into_iter().filter(|(_, approved)| *approved).map(|(sender, _)| sender).collect())
+}
+
+/// Records what the gateway says about its sender ids.
+pub(crate) async fn record(ledger: &Ledger, listed: &[SenderIdRow]) -> anyhow::Result<Vec<(SenderId, bool)>> {
+    let approval =
+        |row: &SenderIdRow| Some((SenderId::parse(&row.sender_id).ok()?, (row.status == SenderStatus::Approved)));
+    let senders: Vec<(SenderId, bool)> = listed.iter().filter_map(approval).collect();
+    ledger.record_senders(&senders, ledger.now()).await?;
+    Ok(senders)
+}
+
+/// The approved sender ids: the gateway's if there are credentials, else the ledger's if it knows any.
+pub(crate) async fn approved(setup: &Setup, ledger: &Ledger) -> anyhow::Result<Option<HashSet<SenderId>>> {
+    if setup.settings.gateway.credentials_if_any()?.is_some() {
+        let gateway = setup.gateway_alone(ledger, "ingest").await?;
+        return Ok(Some(approved_by_gateway(ledger, &gateway).await?));
+    }
+    Ok(ledger.approved_senders().await?.map(|(_, senders)| senders.into_iter().collect()))
+}
+
+/// The preview in lines, for a person.
+pub(crate) fn print(preview: &Preview) -> std::io::Result<()> {
+    let count = output::count;
+    output::print(format_args!("{}: {}", preview.file_name, output::counted(preview.rows, "row")))?;
+    let mut rows = vec![
+        vec!["can be sent".to_owned(), count(preview.sendable)],
+        vec!["invalid".to_owned(), count(preview.invalid)],
+        vec!["duplicate".to_owned(), count(preview.duplicates)],
+        vec!["texts".to_owned(), count(preview.texts)],
+        vec!["segments".to_owned(), count(preview.segments)],
+        vec!["in GSM-7".to_owned(), count(preview.gsm7)],
+        vec!["in UCS-2".to_owned(), count(preview.ucs2)],
+    ];
+    for (sender, number) in &preview.senders {
+        rows.push(vec![format!("from {sender}"), count(*number)]);
+    }
+    if let [_, _, ..] = preview.campaigns.as_slice() {
+        for campaign in &preview.campaigns {
+            rows.push(vec![format!("campaign {}", campaign.name), count(campaign.rows)]);
+        }
+    }
+    output::print_table(&["", "rows"], rows)?;
+    for reject in &preview.rejects {
+        output::print(format_args!("row {}: {}", reject.row_number, reject.reason))?;
+    }
+    let more = (preview.invalid + preview.duplicates).saturating_sub(preview.rejects.len() as u64);
+    if more > 0 {
+        output::print(format_args!("… and {} more that would not be sent", output::counted(more, "row")))?;
+    }
+    if !preview.forcing_ucs2.is_empty() {
+        let characters: Vec<_> =
+            preview.forcing_ucs2.iter().map(|(c, rows)| format!("{c} ({})", output::counted(*rows, "row"))).collect();
+        output::print(format_args!("characters that force UCS-2: {}", characters.join(", ")))?;
+    }
+    for note in &preview.notes {
+        output::print(format_args!("note: {note}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! `crier ingest`
+
+use super::{
+    file::{self, FileArgs, OptionArgs},
+    run,
+};
+use crate::{
+    exit::{Done, Stop},
+    output,
+    setup::{Setup, host, who},
+    stages::{End, Stages},
+};
+use gateway::Gateway;
+use ingest::{Happened, Outcome, WatchSettings};
+use ledger::Ledger;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tokio::sync::Notify;
+
+/// Load a file into the ledger for workers to send, or watch a folder that files are dropped into
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The CSV file
+    #[arg(value_name = "FILE", required_unless_present = "watch", conflicts_with = "watch")]
+    pub(crate) file: Option<PathBuf>,
+
+    /// Watch this folder: files go from inbox/ to processing/ to done/ or refused/
+    #[arg(long, value_name = "DIR")]
+    pub(crate) watch: Option<PathBuf>,
+
+    #[command(flatten)]
+    options: OptionArgs,
+
+    /// Load it although the same bytes were launched before
+    #[arg(long, requires = "file")]
+    again: bool,
+}
+
+pub(crate) async fn run(setup: &Setup, args: Args) -> anyhow::Result<Done> {
+    match (args.file, args.watch) {
+        (Some(file), _) => one(setup, FileArgs { file, options: args.options }, args.again).await,
+        (None, Some(dir)) => watch(setup, dir).await,
+        (None, None) => Err(Stop::failed("there is neither a FILE nor --watch DIR").into()),
+    }
+}
+
+async fn one(setup: &Setup, args: FileArgs, again: bool) -> anyhow::Result<Done> {
+    let ledger = setup.ledger().await?;
+    let approved = file::approved(setup, &ledger).await?;
+    match run::load(setup, &ledger, &args, approved, again).await? {
+        Outcome::Loaded(loaded) => {
+            if setup.json {
+                output::print_json(&loaded)?;
+            } else {
+                for (_, name) in &loaded.campaigns {
+                    output::print(format_args!("{name}: loaded"))?;
+                }
+            }
+            Ok(if loaded.invalid > 0 { Done::WithRows } else { Done::Well })
+        }
+        Outcome::AlreadyUnfinished(earlier) => {
+            let what = format!("the same bytes were launched before {earlier} and are still being sent");
+            Err(Stop::failed(what).advise("Nothing was queued; --again launches them once more.").into())
+        }
+    }
+}
+
+async fn watch(setup: &Setup, dir: PathBuf) -> anyhow::Result<Done> {
+    setup.needs_shared_queue("ingest --watch")?;
+    // Without credentials the ledger's list of senders is used as it is.
+    let with_gateway = setup.settings.gateway.credentials_if_any()?.is_some();
+    let Some(ledger) = setup.when_up(async || setup.ledger().await).await? else { return Ok(setup.stopper.done()) };
+    let Some(queue) = setup.when_up(async || setup.queue().await).await? else { return Ok(setup.stopper.done()) };
+    let gateway = if with_gateway { Some(setup.gateway(&ledger, setup.budget(&queue), "ingest")?) } else { None };
+    loop {
+        let started = setup.when_up(async || Stages::feeding(setup, &ledger, &queue, "ingest").await).await?;
+        let Some(mut stages) = started else { break };
+        let name = format!("{}-{}-{}", host(), std::process::id(), ledger.now().as_millisecond());
+        let mut settings = WatchSettings::new(dir.clone(), name, stages.owner());
+        settings.launched_by = who();
+        settings.options = file::settings_options(setup);
+        settings.unchanged_for = setup.settings.ingest.unchanged_for;
+        let (to_load, wake) = (ledger.clone(), stages.wake());
+        stages.beside("watcher", async move |stop| {
+            let clock = || to_load.now();
+            Ok(ingest::watch(&to_load, &settings, clock, |happened| tell(&happened, &wake), &stop).await?)
+        });
+        if let Some(gateway) = gateway.clone() {
+            let to_record = ledger.clone();
+            stages.beside("list of senders", async move |stop| {
+                while stop.run_until_cancelled(refresh(&to_record, &gateway)).await.is_some() {}
+                Ok(())
+            });
+        }
+        tracing::info!(folder = %dir.display(), "watching for files");
+        if stages.until(Duration::from_secs(1), async || false).await? == End::Asked {
+            break;
+        }
+    }
+    Ok(setup.stopper.done())
+}
+
+/// Keeps the ledger's list of approved senders fresh.
+async fn refresh(ledger: &Ledger, gateway: &Gateway) {
+    let wait = match file::approved_by_gateway(ledger, gateway).await {
+        Ok(_) => Duration::from_secs(300),
+        Err(error) => {
+            tracing::warn!("the senders were not read: {}", crate::exit::line(&error));
+            Duration::from_secs(30)
+        }
+    };
+    tokio::time::sleep(wait).await;
+}
+
+/// Logs what the watcher does, and wakes the feeder for what was loaded.
+fn tell(happened: &Happened<'_>, wake: &Notify) {
+    let name = |file: &Path| file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    match happened {
+        Happened::Launched { file, preview, loaded } => {
+            wake.notify_one();
+            let loaded_now = loaded.is_some();
+            tracing::info!(
+                file = name(file),
+                rows = preview.rows,
+                sendable = preview.sendable,
+                loaded_now,
+                "launched a file"
+            );
+        }
+        Happened::Refused { file, code, why } => tracing::warn!(file = name(file), code, "refused a file: {why}"),
+        Happened::Waiting { why } => tracing::warn!("files wait: {why}"),
+        Happened::GoesOn => tracing::info!("files are loaded again"),
+        Happened::Foreign { name } => tracing::warn!(name, "left in the inbox: no .csv file"),
+    }
+}

@@ -1,0 +1,188 @@
+//! `crier run`
+
+use super::{
+    file::{self, FileArgs, OptionArgs},
+    status,
+};
+use crate::{
+    exit::{Done, Stop},
+    output,
+    progress::Progress,
+    setup::{Setup, who},
+    stages::{End, Parts, Stage, Stages},
+};
+use campaign::{RowState, SenderId};
+use ingest::{Launch, LoadError, Outcome};
+use ledger::{CampaignSummary, Ledger};
+use std::{
+    collections::HashSet,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+/// Send a file from beginning to end, all stages in one process; goes on with it after a crash
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The CSV file; without one, what the ledger has is sent
+    #[arg(value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) options: OptionArgs,
+
+    /// Send it although the same bytes were launched before
+    #[arg(long, requires = "file")]
+    pub(crate) again: bool,
+}
+
+pub(crate) async fn run(setup: Setup, args: Args) -> anyhow::Result<Done> {
+    setup.settings.gateway.credentials()?;
+    let ledger = setup.ledger().await?;
+    let queue = setup.queue().await?;
+    let gateway = setup.gateway(&ledger, setup.budget(&queue), "run")?;
+    let parts = Parts { ledger, queue, gateway };
+    let approved = file::approved_by_gateway(&parts.ledger, &parts.gateway).await?;
+    let names = match args.file {
+        None => open_campaigns(&parts.ledger).await?,
+        Some(file) => {
+            let args_of_file = FileArgs { file, options: args.options };
+            match load(&setup, &parts.ledger, &args_of_file, Some(approved), args.again).await? {
+                Outcome::Loaded(loaded) => loaded.campaigns.into_iter().map(|(_, name)| name).collect(),
+                Outcome::AlreadyUnfinished(earlier) => {
+                    output::say(format_args!("Going on with what was launched before {earlier}."));
+                    earlier.campaigns
+                }
+            }
+        }
+    };
+    send(&setup, &parts, &names).await?;
+    let summaries = of(&parts.ledger, &names).await?;
+    report(&setup, &parts.ledger, &summaries).await?;
+    let open: u64 = summaries.iter().map(CampaignSummary::open).sum();
+    if setup.stopper.asked.is_cancelled() && open > 0 {
+        output::say(format_args!(
+            "{} not final yet; the same command goes on with them.",
+            output::counted(open, "row")
+        ));
+        return Ok(setup.stopper.done());
+    }
+    Ok(ended(&summaries))
+}
+
+/// Checks and loads a file, and says what became of it.
+pub(crate) async fn load(
+    setup: &Setup,
+    ledger: &Ledger,
+    args: &FileArgs,
+    approved: Option<HashSet<SenderId>>,
+    again: bool,
+) -> anyhow::Result<Outcome> {
+    let preview = file::check(setup, args, approved).await?;
+    for note in &preview.notes {
+        output::say(format_args!("{}: {note}", preview.file_name));
+    }
+    // A process that died while it loaded this file must be known to be dead, or its launch looks under way.
+    ledger.prove_deaths(ledger.now()).await?;
+    let owner = setup.owner(ledger, "ingest").await?;
+    let launch = Launch { again, launched_by: who(), owner: owner.id(), rejects_dir: None };
+    let (clock, progress, stop) = (|| ledger.now(), |_| {}, &setup.stopper.asked);
+    let loaded = ingest::load(ledger, &args.file, &preview, &launch, clock, progress, stop).await;
+    owner.end(ledger.now()).await?;
+    let outcome = loaded.map_err(|error| match error {
+        LoadError::Cancelled if setup.stopper.asked.is_cancelled() => Stop::interrupted(error.to_string()).into(),
+        error => anyhow::Error::from(error),
+    })?;
+    if let Outcome::Loaded(loaded) = &outcome {
+        let counts = [("invalid", loaded.invalid), ("duplicate", loaded.duplicate), ("suppressed", loaded.suppressed)];
+        let left_out: Vec<_> = counts
+            .iter()
+            .filter(|(_, rows)| *rows > 0)
+            .map(|(word, rows)| format!("{} {word}", output::count(*rows)))
+            .collect();
+        let left_out = if left_out.is_empty() { String::new() } else { format!(", {}", left_out.join(", ")) };
+        output::say(format_args!("{}: {} to send{left_out}", preview.file_name, output::count(loaded.sendable)));
+        if let Some(rejects) = &loaded.rejects_file {
+            output::say(format_args!("What is left out is listed in {}.", rejects.display()));
+        }
+        if let Some(problem) = &loaded.rejects_problem {
+            output::say(format_args!(
+                "The list of rejects could not be written: {problem}; `crier results --rejects-only` has it."
+            ));
+        }
+    }
+    Ok(outcome)
+}
+
+/// Runs all stages till everything is final or held, or the process is asked to end.
+pub(crate) async fn send(setup: &Setup, parts: &Parts, names: &[String]) -> anyhow::Result<()> {
+    let mut progress = Progress::start();
+    let (mut counted, mut counting) = (Instant::now(), Duration::ZERO);
+    let mut look = async || {
+        // Counting a million rows takes its time: it is done for at most a tenth of it.
+        if counted.elapsed() >= counting * 10 {
+            let began = Instant::now();
+            if let Ok(summaries) = of(&parts.ledger, names).await {
+                progress.show(&summaries);
+            }
+            (counted, counting) = (Instant::now(), began.elapsed());
+        }
+        parts.ledger.todo().await.is_ok_and(|todo| todo.is_empty())
+    };
+    let result = loop {
+        let stages = Stages::start(setup, parts, "run", &[Stage::Worker, Stage::Reconciler]).await?;
+        match stages.until(Duration::from_millis(200), &mut look).await {
+            Ok(End::TakenForDead) => {}
+            Ok(End::Asked) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+    };
+    if let Ok(summaries) = of(&parts.ledger, names).await {
+        progress.show(&summaries);
+    }
+    progress.end();
+    result
+}
+
+/// The campaigns of these names.
+pub(crate) async fn of(ledger: &Ledger, names: &[String]) -> anyhow::Result<Vec<CampaignSummary>> {
+    if let [name] = names {
+        return Ok(ledger.campaign_summaries(Some(name)).await?);
+    }
+    let mut summaries = ledger.campaign_summaries(None).await?;
+    summaries.retain(|summary| names.contains(&summary.campaign));
+    Ok(summaries)
+}
+
+/// The campaigns that have something left to do.
+async fn open_campaigns(ledger: &Ledger) -> anyhow::Result<Vec<String>> {
+    let summaries = ledger.campaign_summaries(None).await?;
+    Ok(summaries.into_iter().filter(|summary| summary.open() > 0).map(|summary| summary.campaign).collect())
+}
+
+async fn report(setup: &Setup, ledger: &Ledger, summaries: &[CampaignSummary]) -> anyhow::Result<()> {
+    if setup.json {
+        return output::print_json(&summaries);
+    }
+    if summaries.is_empty() {
+        return Ok(output::print("Nothing was left to send.")?);
+    }
+    status::show(summaries)?;
+    let mut rows = Vec::new();
+    for summary in summaries {
+        for reason in ledger.failure_reasons(Some(&summary.campaign)).await? {
+            rows.push(vec![reason.campaign, reason.state.to_string(), output::count(reason.rows), reason.reason]);
+        }
+    }
+    if !rows.is_empty() {
+        output::print("")?;
+        output::print_table(&["campaign", "state", "rows", "why"], rows)?;
+    }
+    Ok(())
+}
+
+/// How campaigns ended, as an exit code tells it.
+pub(crate) fn ended(summaries: &[CampaignSummary]) -> Done {
+    let wanting = [RowState::Invalid, RowState::Rejected, RowState::Held, RowState::Failed, RowState::Expired];
+    let any = summaries.iter().any(|summary| wanting.into_iter().any(|state| summary.count(state) > 0));
+    if any { Done::WithRows } else { Done::Well }
+}

@@ -1,0 +1,105 @@
+//! Every setting that there is: its name, its default and what it means.
+
+/// What kind of value a setting takes, as a person writes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Any text.
+    Text,
+    /// A text that is never shown; may be read from a file named by `KEY_file`.
+    Secret,
+    /// A URL that may carry a password, which is never shown; may be read from a file named by `KEY_file`.
+    SecretUrl,
+}
+
+/// One setting.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Key {
+    pub(crate) name: &'static str,
+    pub(crate) default: Option<&'static str>,
+    pub(crate) kind: Kind,
+    /// What it means, in words.
+    pub(crate) about: &'static str,
+}
+
+const fn text(name: &'static str, default: &'static str, about: &'static str) -> Key {
+    Key { name, default: Some(default), kind: Kind::Text, about }
+}
+
+const fn optional(name: &'static str, about: &'static str) -> Key {
+    Key { name, default: None, kind: Kind::Text, about }
+}
+
+const fn secret(name: &'static str, about: &'static str) -> Key {
+    Key { name, default: None, kind: Kind::Secret, about }
+}
+
+const fn secret_url(name: &'static str, default: &'static str, about: &'static str) -> Key {
+    Key { name, default: Some(default), kind: Kind::SecretUrl, about }
+}
+
+/// All settings, by section.
+pub(crate) const KEYS: &[Key] = &[
+    text(
+        "gateway.base_url",
+        "https://smsapi.thehubwork.com/api",
+        "the gateway's base URL; https unless it is this machine",
+    ),
+    secret("gateway.client_id", "the client id of the gateway's token call"),
+    secret("gateway.client_secret", "the client secret of the gateway's token call"),
+    secret("gateway.username", "the user name of the gateway account"),
+    secret("gateway.password", "the password of the gateway account"),
+    text("gateway.calls_per_window", "1200", "calls that the gateway allows in a window, all processes together"),
+    text("gateway.window", "60s", "the window of that limit"),
+    text("gateway.connect_timeout", "10s", "how long a connection may take"),
+    text("gateway.read_timeout", "30s", "how long a token, list or detail call may take"),
+    text("gateway.send_timeout", "60s", "how long a sending call may take before its outcome counts as unknown"),
+    text("gateway.refresh_stale", "60s", "after this long a token refresh of another process counts as died"),
+    secret_url("ledger.url", "sqlite://crier.db", "sqlite://FILE or postgres://USER:PASSWORD@HOST/DATABASE"),
+    secret_url("queue.url", "memory:", "memory: (inside `crier run`) or redis://HOST:PORT"),
+    text("queue.name", "crier", "prefix of the queue's keys on Redis"),
+    text("worker.batch_len_max", "100", "most destinations of one bulk call, 1 to 500"),
+    text("worker.concurrency", "4", "gateway calls that one worker makes at once"),
+    text("worker.lease", "60s", "how long a worker may be silent before a reconciler looks into what it left"),
+    optional("reconcile.settle", "how long an unknown outcome is left alone between looks; learned when not set"),
+    text("reconcile.on_absent", "hold", "hold or resend_once: what becomes of a text that the gateway never lists"),
+    text("reconcile.first_look", "10s", "how long after a batch its first sweep comes, until that is learned"),
+    text("reconcile.give_up", "72h", "how long a pending text is looked after"),
+    text("ingest.region", "GB", "the country of numbers without a country code"),
+    text("ingest.zone", "Europe/London", "the zone of times without an offset"),
+    text("ingest.max_segments", "4", "most segments of one text"),
+    text("ingest.unchanged_for", "10s", "how long a dropped file must lie unchanged"),
+    optional("plan.price_per_segment", "the price of one segment, for `plan`"),
+    text("plan.currency", "GBP", "the currency of that price"),
+    text("log.filter", "info", "what is logged, as in RUST_LOG: `info`, `worker=debug`, …"),
+    text("log.format", "text", "text or json"),
+];
+
+/// The setting of that name.
+pub(crate) fn key(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+/// The setting whose value the file at `name` holds: `gateway.password` for `gateway.password_file`.
+pub(crate) fn twin_of(name: &str) -> Option<&'static Key> {
+    name.strip_suffix("_file").and_then(key).filter(|key| key.kind != Kind::Text)
+}
+
+/// The known name that is nearest to a wrong one, if any is near.
+pub(crate) fn nearest(wrong: &str) -> Option<&'static str> {
+    let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
+    let score = |name: &str| {
+        // A right word in the wrong section is as near as a misspelt one in the right section.
+        let word = if last(name) == last(wrong) { 0.9 } else { 0.0 };
+        strsim::normalized_damerau_levenshtein(name, &wrong.to_lowercase()).max(word)
+    };
+    KEYS.iter()
+        .map(|key| (score(key.name), key.name))
+        .filter(|(score, _)| *score >= 0.6)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name)
+}
+
+/// The environment variable of a setting.
+pub(crate) fn variable(name: &str) -> String {
+    format!("CRIER_{}", name.replace('.', "__").to_uppercase())
+}

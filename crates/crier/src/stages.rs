@@ -1,0 +1,219 @@
+//! Driving the stages of one process: starting them, ending them together, waiting for what is down.
+
+use crate::{
+    exit::{Done, Stop},
+    setup::Setup,
+};
+use campaign::{OwnerId, resolve::OnAbsent};
+use gateway::Gateway;
+use ingest::feeder::Feeder;
+use jiff::SignedDuration;
+use ledger::{Ledger, OwnerGuard};
+use queue::Queue;
+use reconciler::Reconciler;
+use std::{sync::Arc, time::Duration};
+use tokio::{sync::Notify, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use worker::Worker;
+
+/// A part of the way of a row that a process may drive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Sends.
+    Worker,
+    /// Learns what happened.
+    Reconciler,
+}
+
+/// What the stages work with.
+#[derive(Clone)]
+pub(crate) struct Parts {
+    pub(crate) ledger: Ledger,
+    pub(crate) queue: Queue,
+    pub(crate) gateway: Gateway,
+}
+
+/// Stages that run in this process, under one registration.
+pub(crate) struct Stages {
+    running: JoinSet<(&'static str, anyhow::Result<()>)>,
+    stop: CancellationToken,
+    ledger: Ledger,
+    owner: Arc<OwnerGuard>,
+    wake: Arc<Notify>,
+}
+
+/// How stages ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// All is done, or the process was asked to end.
+    Asked,
+    /// Others have taken this process for dead: it must register anew.
+    TakenForDead,
+}
+
+/// How often this process says that it lives, and reads the ledger's clock.
+const BEAT_EVERY: Duration = Duration::from_secs(5);
+
+impl Stages {
+    /// Starts a feeder and these stages. They end when the process is asked to.
+    pub(crate) async fn start(setup: &Setup, parts: &Parts, kind: &str, stages: &[Stage]) -> anyhow::Result<Self> {
+        let mut started = Self::feeding(setup, &parts.ledger, &parts.queue, kind).await?;
+        for stage in stages {
+            let owner = Arc::clone(&started.owner);
+            let (ledger, gateway, queue) = (parts.ledger.clone(), parts.gateway.clone(), parts.queue.clone());
+            match stage {
+                Stage::Worker => {
+                    let (settings, finished) = (worker_settings(setup), started.wake());
+                    let worker = Worker { ledger, gateway, settings, finished };
+                    started.beside("worker", async move |stop| {
+                        worker.run(queue, owner, stop).await;
+                        Ok(())
+                    });
+                }
+                Stage::Reconciler => {
+                    let reconciler = Reconciler::new(ledger, gateway, reconciler_settings(setup));
+                    started.beside("reconciler", async move |stop| {
+                        reconciler.run(&owner, stop).await;
+                        Ok(())
+                    });
+                }
+            }
+        }
+        Ok(started)
+    }
+
+    /// Starts a feeder alone: it tops the queue up from the ledger, and any process that has both may run one.
+    pub(crate) async fn feeding(setup: &Setup, ledger: &Ledger, queue: &Queue, kind: &str) -> anyhow::Result<Self> {
+        let feeder = Feeder::new(ledger.clone(), queue.clone());
+        let mut started = Self {
+            running: JoinSet::new(),
+            stop: setup.stopper.asked.child_token(),
+            ledger: ledger.clone(),
+            owner: Arc::new(setup.owner(ledger, kind).await?),
+            wake: Arc::clone(&feeder.wake),
+        };
+        started.beside("feeder", async move |stop| {
+            feeder.run(stop).await;
+            Ok(())
+        });
+        Ok(started)
+    }
+
+    /// Tells the feeder that there is something to do.
+    pub(crate) fn wake(&self) -> Arc<Notify> {
+        Arc::clone(&self.wake)
+    }
+
+    /// The registration of this process.
+    pub(crate) fn owner(&self) -> OwnerId {
+        self.owner.id()
+    }
+
+    /// Runs something beside the stages; it is to end when the token is cancelled.
+    pub(crate) fn beside<F>(&mut self, name: &'static str, run: impl FnOnce(CancellationToken) -> F)
+    where
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        let run = run(self.stop.clone());
+        self.running.spawn(async move { (name, run.await) });
+    }
+
+    /// Waits for the stages' end: when `look`, called now and then, says that all is done, when the process is asked to
+    /// end, or when a stage fails. Whatever the reason, every stage finishes what it has under way.
+    pub(crate) async fn until(mut self, every: Duration, mut look: impl AsyncFnMut() -> bool) -> anyhow::Result<End> {
+        let (mut failed, mut end) = (None, End::Asked);
+        let mut beat = tokio::time::interval(BEAT_EVERY);
+        loop {
+            tokio::select! {
+                ended = self.running.join_next() => {
+                    let Some(ended) = ended else { break };
+                    let (name, result) = ended?;
+                    let early = !self.stop.is_cancelled();
+                    let result = result.and_then(|()| {
+                        if early { Err(Stop::failed(format!("the {name} ended by itself")).into()) } else { Ok(()) }
+                    });
+                    if let Err(error) = result {
+                        self.stop.cancel();
+                        failed.get_or_insert(error);
+                    }
+                }
+                // While the stages still finish what is under way, the process is not to be taken for dead.
+                _ = beat.tick() => {
+                    // A ledger that is down is the stages' to mention.
+                    _ = self.ledger.set_clock().await;
+                    if matches!(self.owner.beat(self.ledger.now()).await, Ok(false)) && !self.stop.is_cancelled() {
+                        tracing::warn!("this process was taken for dead; it registers anew");
+                        end = End::TakenForDead;
+                        self.stop.cancel();
+                    }
+                }
+                () = tokio::time::sleep(every), if !self.stop.is_cancelled() => {
+                    if look().await {
+                        self.stop.cancel();
+                    }
+                }
+            }
+        }
+        // A ledger that is down learns of the end by the lock that goes with the process.
+        if let Ok(owner) = Arc::try_unwrap(self.owner) {
+            _ = owner.end(self.ledger.now()).await;
+        }
+        failed.map_or(Ok(end), Err)
+    }
+}
+
+fn worker_settings(setup: &Setup) -> worker::Settings {
+    let settings = &setup.settings;
+    worker::Settings {
+        batch_len_max: settings.worker.batch_len_max,
+        concurrency: settings.worker.concurrency,
+        first_look: signed(settings.reconcile.first_look),
+        // Longer than a request in flight may take, so that its outcome is recorded.
+        grace: settings.gateway.send_timeout + Duration::from_secs(30),
+        ..worker::Settings::default()
+    }
+}
+
+fn reconciler_settings(setup: &Setup) -> reconciler::Settings {
+    let (settings, gateway) = (&setup.settings.reconcile, &setup.settings.gateway);
+    reconciler::Settings {
+        settle: settings.settle.map(signed),
+        on_absent: if settings.resend_once { OnAbsent::ResendOnce } else { OnAbsent::Hold },
+        first_look: signed(settings.first_look),
+        give_up: signed(settings.give_up),
+        lease: signed(setup.settings.worker.lease),
+        // With some room: a clock may be read late, and a send may have waited to be started.
+        send_limit: signed(gateway.connect_timeout + gateway.send_timeout + Duration::from_secs(5)),
+        ..reconciler::Settings::default()
+    }
+}
+
+fn signed(length: Duration) -> SignedDuration {
+    SignedDuration::try_from(length).unwrap_or(SignedDuration::MAX)
+}
+
+/// Ledger, queue and gateway of a service; waits for those that are down. `None` when asked to end meanwhile.
+pub(crate) async fn parts_when_up(setup: &Setup, kind: &str) -> anyhow::Result<Option<Parts>> {
+    let Some(ledger) = setup.when_up(async || setup.ledger().await).await? else { return Ok(None) };
+    let Some(queue) = setup.when_up(async || setup.queue().await).await? else { return Ok(None) };
+    let gateway = setup.gateway(&ledger, setup.budget(&queue), kind)?;
+    Ok(Some(Parts { ledger, queue, gateway }))
+}
+
+/// Runs stages as a service: waits for ledger, queue and gateway when they are down, and ends when asked to or, with
+/// `drain`, when nothing is left to do.
+pub(crate) async fn serve(setup: &Setup, kind: &str, stages: &[Stage], drain: bool) -> anyhow::Result<Done> {
+    setup.settings.gateway.credentials()?;
+    let Some(parts) = parts_when_up(setup, kind).await? else { return Ok(setup.stopper.done()) };
+    loop {
+        let started = setup.when_up(async || Stages::start(setup, &parts, kind, stages).await).await?;
+        let Some(started) = started else { break };
+        tracing::info!(drain, "{kind} started");
+        let look = async || drain && parts.ledger.todo().await.is_ok_and(|todo| todo.is_empty());
+        if started.until(Duration::from_millis(500), look).await? == End::Asked {
+            break;
+        }
+    }
+    tracing::info!("{kind} ended");
+    Ok(setup.stopper.done())
+}
