@@ -205,7 +205,7 @@ pub(crate) async fn begin(
 }
 
 /// Loads the rows and makes the campaigns active.
-#[expect(clippy::too_many_arguments, reason = "each is its own thing, and two callers stand beside it")]
+#[expect(clippy::too_many_arguments, reason = "each is its own thing, and both callers stand by")]
 pub(crate) async fn fill(
     ledger: &Ledger,
     path: &Path,
@@ -247,7 +247,10 @@ pub(crate) async fn fill(
             past_conflicts(|| ledger.abandon_import(import)).await?;
             return Err(changed());
         }
-        Err(Stop::Unreadable(refusal)) => return Err(LoadError::Refused(refusal)),
+        Err(Stop::Unreadable(refusal)) => {
+            past_conflicts(|| ledger.abandon_import(import)).await?;
+            return Err(LoadError::Refused(refusal));
+        }
         Err(Stop::NobodyWrites) => return Err(LoadError::Cancelled),
     };
     // Before the import is finished: after it, nobody would come back for them.
@@ -270,16 +273,7 @@ pub(crate) async fn fill(
         Ok(file) => (file, None),
         Err(problem) => (None, Some(problem)),
     };
-    Ok(Loaded {
-        import,
-        campaigns,
-        sendable,
-        invalid,
-        duplicate,
-        suppressed,
-        rejects_file,
-        rejects_problem,
-    })
+    Ok(Loaded { import, campaigns, sendable, invalid, duplicate, suppressed, rejects_file, rejects_problem })
 }
 
 /// Looks up who has opted out. The claim looks again before anything is sent.
@@ -290,8 +284,7 @@ async fn mark_suppressed(
 ) -> Result<(), LoadError> {
     let waits = |row: &&mut NewRow| matches!(row.state, RowState::Queued | RowState::Scheduled);
     let waiting: Vec<&mut NewRow> = chunks.iter_mut().flat_map(|chunk| &mut chunk.rows).filter(waits).collect();
-    let recipients: Vec<_> =
-        waiting.iter().filter_map(|row| Some((row.sender.clone()?, row.destination?))).collect();
+    let recipients: Vec<_> = waiting.iter().filter_map(|row| Some((row.sender.clone()?, row.destination?))).collect();
     if recipients.is_empty() {
         return Ok(());
     }
