@@ -117,6 +117,7 @@ CREATE TABLE attempts (
     state       TEXT   NOT NULL CONSTRAINT attempt_states CHECK (state IN
         ('formed', 'sending', 'accepted', 'unknown', 'released', 'refused', 'settled')),
     owner_id    BIGINT NOT NULL REFERENCES owners (id),
+    recipients  BIGINT NOT NULL,
     row_ids     TEXT   NOT NULL,
     formed_at   BIGINT NOT NULL,
     sending_at  BIGINT,
@@ -128,6 +129,7 @@ CREATE TABLE attempts (
     absent      TEXT     -- the row ids that it did not find
 );
 CREATE INDEX attempts_open ON attempts (sender, id) WHERE state IN ('formed', 'sending', 'accepted', 'unknown');
+CREATE INDEX attempts_by_time ON attempts (sender, sending_at);
 
 -- Gateway list windows that were read and still hold pending rows. Seconds of the gateway's clock, both ends included.
 CREATE TABLE windows (
@@ -165,12 +167,15 @@ CREATE TABLE tokens (
     id                  INTEGER PRIMARY KEY CONSTRAINT one_token_row CHECK (id = 1),
     generation          BIGINT NOT NULL,
     sealed              BLOB,
+    issued_at           BIGINT,
     expires_at          BIGINT,
     phase               TEXT   NOT NULL CONSTRAINT token_phases CHECK (phase IN ('none', 'ready', 'refreshing', 'retrying', 'granting', 'burned')),
     phase_by            TEXT,
     phase_at            BIGINT NOT NULL,
     password_granted_at BIGINT,
     password_grants     BIGINT NOT NULL DEFAULT 0,
+    credentials         BLOB,  -- keyed hash of the client and the user that the row was last used with
+    trouble_kind        TEXT   CONSTRAINT kinds_of_token_trouble CHECK (trouble_kind IN ('refused', 'unanswered')),
     trouble             TEXT
 );
 INSERT INTO tokens (id, generation, phase, phase_at) VALUES (1, 0, 'none', 0);

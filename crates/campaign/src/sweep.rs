@@ -37,6 +37,8 @@ pub struct Unread {
     pub more_to_come: bool,
     /// Recipients of attempts that no window has covered yet.
     pub recipients: u64,
+    /// A window that ends here lists enough for one reading.
+    pub enough_at: Option<i64>,
 }
 
 /// When windows are read.
@@ -63,6 +65,9 @@ pub fn next_window(unread: &Unread, pace: &Pace) -> Option<Window> {
     }
     let since = (unread.oldest_sent - SKEW_MARGIN).max(unread.swept_to.map_or(i64::MIN, |swept| swept + 1));
     until = until.min(since.saturating_add(LONGEST));
+    if let Some(enough) = unread.enough_at {
+        until = until.min(enough.max(unread.oldest_ended));
+    }
     if until < since || unread.oldest_ended > until {
         return None;
     }
@@ -109,7 +114,7 @@ pub fn follow(listed: u64, pending: u64) -> Follow {
     }
 }
 
-/// How long to wait before the next look at a pending text, after `looks` looks; `None` is never reached before 72 h.
+/// How long to wait before the next look at a pending text, after `looks` looks.
 pub fn wait_before_look(first_look: SignedDuration, looks: u32) -> SignedDuration {
     let grown = first_look.saturating_mul(1 << looks.min(12));
     grown.clamp(SignedDuration::from_secs(1), SignedDuration::from_hours(4))
@@ -144,6 +149,7 @@ mod tests {
         sending_since: None,
         more_to_come: false,
         recipients: 100,
+        enough_at: None,
     };
 
     #[test]

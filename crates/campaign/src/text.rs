@@ -177,6 +177,7 @@ mod tests {
             ("a".repeat(152) + "€" + &"a".repeat(152), (Gsm7, 306, 3)),
             ("a".repeat(151) + "€" + &"a".repeat(153), (Gsm7, 306, 2)),
             ("é".repeat(160), (Gsm7, 160, 1)),
+            (EXTENSION.to_owned(), (Gsm7, 20, 1)),
             // A small c with cedilla is not in the alphabet, the capital is.
             ("Ç".to_owned(), (Gsm7, 1, 1)),
             ("ç".to_owned(), (Ucs2, 1, 1)),
@@ -220,10 +221,14 @@ mod tests {
         } else {
             stats.encoding.units_joined()
         };
+        let width = |c: char| match stats.encoding {
+            Encoding::Gsm7 => 1 + u32::from(EXTENSION.contains(c)),
+            Encoding::Ucs2 => u32::try_from(c.len_utf16()).unwrap(),
+        };
         let mut cut: Vec<String> = Vec::new();
         for c in text.chars() {
             let with_c = cut.last().cloned().unwrap_or_default() + &c.to_string();
-            let units: u32 = with_c.chars().map(|c| stats.encoding.units_of(c)).sum();
+            let units: u32 = with_c.chars().map(width).sum();
             if !cut.is_empty() && units <= whole {
                 *cut.last_mut().unwrap() = with_c;
             } else {

@@ -56,6 +56,18 @@ impl ClaimedBatch {
     pub fn attempt(&self) -> AttemptId {
         self.attempt
     }
+
+    /// What takes it back, as long as no byte of it has left.
+    pub fn unsent(&self) -> Unsent {
+        Unsent { attempt: self.attempt, chunk: self.chunk }
+    }
+}
+
+/// Names a batch of which no byte has left.
+#[derive(Clone, Copy, Debug)]
+pub struct Unsent {
+    attempt: AttemptId,
+    chunk: ChunkId,
 }
 
 impl SendingBatch {
@@ -353,8 +365,8 @@ impl Ledger {
                     let ids = json_ids(batch.rows.iter().map(|(row, _)| row.0));
                     let attempt: i64 = sqlx::query_scalar(
                         "INSERT INTO attempts (campaign_id, chunk_id, sender, text_id, sent_via, state, owner_id,
-                                               row_ids, formed_at)
-                         VALUES ($1, $2, $3, $4, $5, 'formed', $6, $7, $8) RETURNING id",
+                                               row_ids, formed_at, recipients)
+                         VALUES ($1, $2, $3, $4, $5, 'formed', $6, $7, $8, $9) RETURNING id",
                     )
                     .bind(campaign)
                     .bind(chunk.0)
@@ -364,6 +376,7 @@ impl Ledger {
                     .bind(owner.0)
                     .bind(&ids)
                     .bind(ms(now))
+                    .bind(i64::try_from(batch.rows.len()).unwrap_or(0))
                     .fetch_one(&mut *tx)
                     .await
                     .during(operation)?;
@@ -386,7 +399,13 @@ impl Ledger {
                         owner,
                         sender: batch.sender,
                         text: texts.get(&batch.text).cloned().unwrap_or_else(|| Arc::from("")),
-                        valid_until: batch.rows.iter().filter_map(|(row, _)| expiries.get(&row.0)).min().copied().map(instant),
+                        valid_until: batch
+                            .rows
+                            .iter()
+                            .filter_map(|(row, _)| expiries.get(&row.0))
+                            .min()
+                            .copied()
+                            .map(instant),
                         destinations: batch.rows.iter().map(|(_, destination)| *destination).collect(),
                         rows: batch.rows.into_iter().map(|(row, _)| row).collect(),
                     });
@@ -423,22 +442,31 @@ impl Ledger {
                 .rows_affected()
             };
             if started == 0 {
-                release_attempt!(tx, batch.attempt.0, batch.chunk, "'formed'", "not begun", None::<i64>, now, operation);
+                release_attempt!(
+                    tx,
+                    batch.attempt.0,
+                    batch.chunk,
+                    "'formed'",
+                    "not begun",
+                    None::<i64>,
+                    now,
+                    operation
+                );
             }
             started
         });
         Ok(if started == 1 { Start::Send(SendingBatch(batch)) } else { Start::TakenBack })
     }
 
-    /// Gives back a batch of which no byte has left, before or after it was marked: its rows are queued again.
-    pub async fn take_back(&self, batch: SendingBatch, why: &'static str, now: Timestamp) -> Result<()> {
+    /// Takes back a batch of which certainly no byte has left, begun or not: its rows are queued again.
+    pub async fn take_back(&self, unsent: Unsent, why: &'static str, now: Timestamp) -> Result<()> {
         let operation = "take a batch back unsent";
         write_tx!(self, operation, |tx, dialect| {
+            // 'unknown' while its sender was frozen: the sender itself says that nothing left.
             release_attempt!(
                 tx,
-                batch.0.attempt.0,
-                batch.0.chunk,
-                // 'unknown' while its sender was frozen: the sender itself says that nothing left.
+                unsent.attempt.0,
+                unsent.chunk,
                 "'formed', 'sending', 'unknown'",
                 why,
                 None::<i64>,
@@ -449,26 +477,17 @@ impl Ledger {
         Ok(())
     }
 
-    /// Gives back a claimed batch that will not be begun.
-    pub async fn give_back(&self, batch: ClaimedBatch, why: &'static str, now: Timestamp) -> Result<()> {
-        let operation = "give a batch back";
-        write_tx!(self, operation, |tx, dialect| {
-            release_attempt!(tx, batch.attempt.0, batch.chunk, "'formed'", why, None::<i64>, now, operation);
-        });
-        Ok(())
-    }
-
     /// Records what a send call did: here a row's outcome is decided.
     pub async fn record(
         &self,
-        batch: SendingBatch,
+        batch: &SendingBatch,
         outcome: &Outcome,
         retry: &RetryPolicy,
         first_look: SignedDuration,
         now: Timestamp,
     ) -> Result<Recorded> {
         let operation = "record the outcome of a batch";
-        let batch = batch.0;
+        let batch = &batch.0;
         let (first, last) = batch.chunk.row_range();
         let words = words_of(outcome);
         let recorded = write_tx!(self, operation, |tx, dialect| {
@@ -551,7 +570,15 @@ impl Ledger {
                             .await
                             .during(operation)?;
                         if batch.rows.len() == 1 {
-                            reject!(tx, batch, batch.rows.iter(), "the gateway says that the text is too large", now, operation, dialect);
+                            reject!(
+                                tx,
+                                batch,
+                                batch.rows.iter(),
+                                "the gateway says that the text is too large",
+                                now,
+                                operation,
+                                dialect
+                            );
                         }
                     }
                 }
@@ -562,7 +589,15 @@ impl Ledger {
                     };
                     let reason = format!("the gateway refused it: {message}");
                     let again = ms(now + retry.first);
-                    requeue!(tx, batch, "'sending', 'unknown'", "another row of its batch was refused", again, now, operation);
+                    requeue!(
+                        tx,
+                        batch,
+                        "'sending', 'unknown'",
+                        "another row of its batch was refused",
+                        again,
+                        now,
+                        operation
+                    );
                     reject!(tx, batch, blamed.into_iter(), &reason, now, operation, dialect);
                 }
             }
@@ -603,7 +638,16 @@ impl Ledger {
                 let chunk = ChunkId(chunk);
                 let (first, last) = chunk.row_range();
                 if state == "formed" {
-                    release_attempt!(tx, attempt, chunk, "'formed'", "its worker was gone before it was begun", None::<i64>, now, operation);
+                    release_attempt!(
+                        tx,
+                        attempt,
+                        chunk,
+                        "'formed'",
+                        "its worker was gone before it was begun",
+                        None::<i64>,
+                        now,
+                        operation
+                    );
                     rest_chunk!(tx, chunk, owner, now, operation);
                     continue;
                 }
@@ -618,7 +662,11 @@ impl Ledger {
                 )
                 .bind(attempt)
                 .bind(done)
-                .bind(if done.is_some() { "its worker died while sending" } else { "its worker was not heard of while sending" })
+                .bind(if done.is_some() {
+                    "its worker died while sending"
+                } else {
+                    "its worker was not heard of while sending"
+                })
                 .bind(ms(now))
                 .execute(&mut *tx)
                 .await

@@ -8,22 +8,27 @@
 mod claims;
 mod clock;
 mod db;
+mod decisions;
 mod error;
 mod events;
 mod feed;
 mod imports;
+mod listing;
 mod owners;
 mod time;
 mod tokens;
 
-pub use claims::{Claim, ClaimedBatch, Recorded, RetryPolicy, SendingBatch, Start};
+pub use campaign::token::TokenPhase;
+pub use claims::{Claim, ClaimedBatch, Recorded, RetryPolicy, SendingBatch, Start, Unsent};
 pub use db::{Ledger, Schema};
+pub use decisions::{Todo, Verdict};
 pub use error::{Error, ErrorKind};
 pub use events::Event;
 pub use feed::{Backlog, Waiting};
 pub use imports::{Encoding, ImportStart, NewCampaign, NewChunk, NewImport, NewRow, NewText, Totals};
+pub use listing::{Applied, Delivery, DueDetail, ListedText, OpenAttempt, PendingWindow};
 pub use owners::OwnerGuard;
-pub use tokens::{TokenPhase, TokenRow};
+pub use tokens::{TokenClaim, TokenRow, TokenTrouble, TokenTroubleKind};
 
 /// Result of every call of this crate.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -16,8 +16,13 @@ use std::{
     fs::{File, TryLockError},
     path::PathBuf,
     sync::Mutex as StdMutex,
+    time::Duration,
 };
 use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+
+/// How often a process says that it is alive.
+const BEAT: Duration = Duration::from_secs(3);
 
 /// First key of the advisory locks that owners hold.
 const LOCKS: i32 = 0x0c71;
@@ -75,6 +80,31 @@ impl OwnerGuard {
                 .rows_affected()
         });
         Ok(alive == 1)
+    }
+
+    /// Beats every few seconds until `stop`. Answers early when others have taken this process for dead: it must end, and
+    /// may start anew.
+    pub async fn keep(&self, stop: &CancellationToken) {
+        let mut troubled = false;
+        while !stop.is_cancelled() {
+            let beat = async {
+                self.ledger.set_clock().await?;
+                self.beat(self.ledger.now()).await
+            };
+            match beat.await {
+                Ok(true) => troubled = false,
+                Ok(false) => {
+                    tracing::error!(owner.id = %self.id, "this process was taken for dead by the others; it must start anew");
+                    return;
+                }
+                Err(error) if !troubled => {
+                    tracing::warn!(%error, "the ledger is away; this process goes on when it is back");
+                    troubled = true;
+                }
+                Err(_) => {}
+            }
+            let _ = tokio::time::timeout(BEAT, stop.cancelled()).await;
+        }
     }
 
     /// Ends the registration: nothing of this process is in flight any more.
@@ -165,6 +195,29 @@ impl Ledger {
                 Ok(OwnerGuard { id: OwnerId(id), ledger: self.clone(), proof })
             }
         }
+    }
+
+    /// Takes or renews a lease for work that one process does at a time. Two holders would do no harm, only double work:
+    /// every transition is guarded.
+    pub async fn take_lease(&self, name: &str, owner: OwnerId, until: Timestamp, now: Timestamp) -> Result<bool> {
+        let operation = "take a lease";
+        let taken = write_tx!(self, operation, |tx, dialect| {
+            sqlx::query(
+                "INSERT INTO leases (name, owner_id, until) VALUES ($1, $2, $3) ON CONFLICT (name) DO UPDATE
+                 SET owner_id = excluded.owner_id, until = excluded.until
+                 WHERE leases.owner_id = excluded.owner_id OR leases.until < $4
+                    OR EXISTS (SELECT 1 FROM owners w WHERE w.id = leases.owner_id AND w.ended_at IS NOT NULL)",
+            )
+            .bind(name)
+            .bind(owner.0)
+            .bind(until.as_millisecond())
+            .bind(now.as_millisecond())
+            .execute(&mut *tx)
+            .await
+            .during(operation)?
+            .rows_affected()
+        });
+        Ok(taken == 1)
     }
 
     /// Looks for registered processes whose end can be proven, and records their end. Those that merely were not heard of

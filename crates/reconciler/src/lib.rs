@@ -1,1 +1,182 @@
-//! reconciler
+//! What became of what was sent: reads the gateway's list and details, and resolves what is unknown.
+//!
+//! Guarantee: nothing is decided about a row from one reading, from an incomplete one, or while its sender may still
+//! send; a row whose fate can't be learnt is held and shown.
+//!
+//! Deliberately not here: sending. A row that is to be sent again goes back to the ledger's queue like any other.
+
+mod audit;
+mod detail;
+mod reading;
+mod sweeps;
+
+use campaign::{
+    resolve::{self, OnAbsent},
+    sweep::Pace,
+};
+use gateway::{CallError, CallErrorKind, Gateway};
+use jiff::{SignedDuration, Timestamp};
+use ledger::{Ledger, OwnerGuard};
+use std::{sync::Mutex, time::Duration};
+use tokio_util::sync::CancellationToken;
+
+/// How the reconciler works.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// How long the list may lag; unset, the larger of 15 minutes and five times the slowest lag seen.
+    pub settle: Option<SignedDuration>,
+    /// What to do with rows that are proven absent.
+    pub on_absent: OnAbsent,
+    /// How old a text should be when it is first read; learned from there on, sender by sender.
+    pub first_look: SignedDuration,
+    /// When to give up waiting for a final status.
+    pub give_up: SignedDuration,
+    /// When to give up waiting for proof that a silent worker is done.
+    pub prove_within: SignedDuration,
+    /// A worker that was not heard of for this long is silent.
+    pub lease: SignedDuration,
+    /// The longest that a send request can last: the sum of its time limits.
+    pub send_limit: SignedDuration,
+    /// Recipients that must have been found in the list before absence from it is believed.
+    pub proof_recipients_min: u64,
+    /// How often to look for work.
+    pub every: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            settle: None,
+            on_absent: OnAbsent::Hold,
+            first_look: SignedDuration::from_secs(10),
+            give_up: SignedDuration::from_hours(72),
+            prove_within: SignedDuration::from_hours(1),
+            lease: SignedDuration::from_secs(60),
+            send_limit: SignedDuration::from_secs(75),
+            proof_recipients_min: 1_000,
+            every: Duration::from_millis(300),
+        }
+    }
+}
+
+/// Learns what became of what was sent.
+pub struct Reconciler {
+    ledger: Ledger,
+    gateway: Gateway,
+    settings: Settings,
+    /// The gateway's clock minus the ledger's, as last measured.
+    skew: Mutex<Option<SignedDuration>>,
+}
+
+/// Why a round of work ended early. Nothing is lost by it: the next round begins with what the ledger has.
+#[derive(Debug, thiserror::Error)]
+pub enum RoundError {
+    /// The ledger did not answer.
+    #[error(transparent)]
+    Ledger(#[from] ledger::Error),
+    /// The gateway did not answer.
+    #[error(transparent)]
+    Gateway(#[from] CallError),
+}
+
+impl Reconciler {
+    /// A reconciler; [`Reconciler::run`] sets it going.
+    pub fn new(ledger: Ledger, gateway: Gateway, settings: Settings) -> Self {
+        Self { ledger, gateway, settings, skew: Mutex::new(None) }
+    }
+
+    /// Works until `stop`. A ledger or a gateway that is away is waited for. A second reconciler on one ledger waits for
+    /// the first to end.
+    pub async fn run(self, owner: &OwnerGuard, stop: CancellationToken) {
+        let mut troubled = false;
+        while !stop.is_cancelled() {
+            let round = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                round = self.round(owner) => round,
+            };
+            let mut wait = self.settings.every;
+            match round {
+                Ok(()) if troubled => {
+                    tracing::info!("the reconciler goes on");
+                    troubled = false;
+                }
+                Ok(()) => {}
+                Err(error) => {
+                    let line = chain(&error);
+                    if troubled {
+                        tracing::debug!(error = %line, "the reconciler still waits");
+                    } else if matches!(&error, RoundError::Gateway(e) if e.kind() == CallErrorKind::Credentials) {
+                        tracing::error!(error = %line, "the reconciler waits: a person must act");
+                    } else {
+                        tracing::warn!(error = %line, "the reconciler waits for the ledger or the gateway");
+                    }
+                    troubled = true;
+                    wait = Duration::from_secs(1);
+                }
+            }
+            let _ = tokio::time::timeout(wait, stop.cancelled()).await;
+        }
+    }
+
+    /// One round of everything that is due.
+    async fn round(&self, owner: &OwnerGuard) -> Result<(), RoundError> {
+        let now = self.ledger.now();
+        if !self.ledger.take_lease("reconciler", owner.id(), now + SignedDuration::from_secs(30), now).await? {
+            return Ok(());
+        }
+        for dead in self.ledger.prove_deaths(now).await? {
+            tracing::warn!(owner.id = %dead, "a process has died; what it left is taken up");
+        }
+        // A file lock is free only when its process is gone; a session's lock also when the session was lost, and then a
+        // request may still be in flight for as long as it may last.
+        let send_limit = if self.ledger.is_embedded() { SignedDuration::ZERO } else { self.settings.send_limit };
+        self.ledger.sweep_owners(self.settings.lease, send_limit, now).await?;
+        self.sweep_senders().await?;
+        self.reread_windows().await?;
+        self.ask_details().await?;
+        self.audit().await
+    }
+
+    /// The gateway's clock minus the ledger's; asks the gateway when it was never measured.
+    async fn skew(&self) -> Result<SignedDuration, RoundError> {
+        if let Some(skew) = *self.skew.lock().expect("no one panics while holding the skew") {
+            return Ok(skew);
+        }
+        self.measure_skew().await
+    }
+
+    fn note_skew(&self, measured: Option<SignedDuration>) {
+        if let Some(skew) = measured {
+            *self.skew.lock().expect("no one panics while holding the skew") = Some(skew);
+        }
+    }
+
+    /// A moment of the ledger's clock as a second of the gateway's.
+    fn gateway_second(at: Timestamp, skew: SignedDuration) -> i64 {
+        (at + skew).as_second()
+    }
+
+    async fn settle(&self) -> Result<SignedDuration, RoundError> {
+        let slowest = self.ledger.learned(SLOWEST_LAG).await?.map(SignedDuration::from_millis);
+        Ok(resolve::settle(self.settings.settle, slowest))
+    }
+
+    fn pace(&self, first_look: SignedDuration) -> Pace {
+        Pace { first_look, pages_min: 50, patience: SignedDuration::from_secs(10).min(self.settings.first_look) }
+    }
+}
+
+/// The name under which the slowest lag of the list is remembered, in milliseconds.
+const SLOWEST_LAG: &str = "list_lag_ms";
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        line = format!("{line}: {next}");
+        cause = next.source();
+    }
+    line
+}

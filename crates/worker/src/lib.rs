@@ -1,1 +1,212 @@
-//! worker
+//! From a job to the gateway: claim a chunk, send its batches, record what each call did.
+//!
+//! Guarantee: one POST for each attempt, ever; an attempt with its destinations is committed before a byte of it may
+//! leave; whatever is not surely sent or surely unsent is recorded as unknown. Handlers never fail a job: the ledger owns
+//! retries, the queue owns none.
+//!
+//! Deliberately not here: what happens to an unknown outcome (`reconciler`) and what is sent next (`ingest::feeder`).
+
+use campaign::budget::CallClass;
+use gateway::{CallError, CallErrorKind, Gateway};
+use jiff::SignedDuration;
+use ledger::{Claim, ClaimedBatch, Ledger, OwnerGuard, RetryPolicy, SendingBatch, Start, Unsent};
+use queue::{Job, Queue};
+use std::{sync::Arc, time::Duration};
+use tokio::{sync::Notify, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+/// A request that has not gone out this long after its attempt was marked is taken back: the process was frozen between.
+const START_WITHIN: Duration = Duration::from_secs(2);
+
+/// How a worker works.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Most destinations of one call, 1..=500.
+    pub batch_len_max: usize,
+    /// Chunks in work at a time.
+    pub concurrency: usize,
+    /// How long rows wait after an attempt that certainly did nothing.
+    pub retry: RetryPolicy,
+    /// How old a text should be when the list is first read for it.
+    pub first_look: SignedDuration,
+    /// How long to wait for requests in flight when the process is asked to stop.
+    pub grace: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            batch_len_max: 100,
+            concurrency: 4,
+            retry: RetryPolicy { first: SignedDuration::from_secs(2), longest: SignedDuration::from_secs(60) },
+            first_look: SignedDuration::from_secs(10),
+            grace: Duration::from_secs(90),
+        }
+    }
+}
+
+/// Sends what the queue points at.
+#[derive(Clone)]
+pub struct Worker {
+    /// The truth.
+    pub ledger: Ledger,
+    /// The way out.
+    pub gateway: Gateway,
+    /// How.
+    pub settings: Settings,
+    /// Told when a chunk is finished, so that the feeder need not wait for its time.
+    pub finished: Arc<Notify>,
+}
+
+impl Worker {
+    /// Works on the queue until `stop`: then nothing new is begun, and requests in flight are finished and recorded.
+    pub async fn run(self, queue: Queue, owner: Arc<OwnerGuard>, stop: CancellationToken) {
+        let (concurrency, grace) = (self.settings.concurrency, self.settings.grace);
+        let worker = Arc::new(self);
+        let handler_stop = stop.clone();
+        let handle = move |job: Job| {
+            let (worker, owner, stop) = (Arc::clone(&worker), Arc::clone(&owner), handler_stop.clone());
+            async move { worker.handle(job, &owner, &stop).await }
+        };
+        queue.serve(concurrency, grace, stop, handle).await;
+    }
+
+    /// Works on one job. Whatever happens, the job is done: what it leaves undone is in the ledger.
+    pub async fn handle(&self, job: Job, owner: &OwnerGuard, stop: &CancellationToken) {
+        let Some(chunk) = job.chunk() else {
+            tracing::warn!(job.version, "left a job of another version to its own program");
+            return;
+        };
+        if stop.is_cancelled() {
+            return;
+        }
+        let batches = match self.ledger.claim(chunk, owner, self.settings.batch_len_max, self.ledger.now()).await {
+            Ok(Claim::Batches(batches)) => batches,
+            Ok(Claim::NotForUs) => {
+                tracing::debug!(chunk.id = %chunk, "a redelivered job claims nothing");
+                return;
+            }
+            Ok(Claim::Paused) => return,
+            Err(error) => {
+                tracing::warn!(chunk.id = %chunk, error = %chain(&error), "could not claim a chunk; its job comes again");
+                return;
+            }
+        };
+        for batch in batches {
+            self.send(batch, stop).await;
+        }
+        // Until this succeeds the chunk stays with this worker; its rows are safe either way.
+        let rest = || self.ledger.finish_chunk(chunk, owner, self.ledger.now());
+        if insist(rest).await.is_err() {
+            tracing::error!(chunk.id = %chunk, "the ledger was away too long; the chunk is taken up when this worker ends");
+        }
+        self.finished.notify_one();
+    }
+
+    async fn send(&self, batch: ClaimedBatch, stop: &CancellationToken) {
+        let attempt = batch.attempt();
+        let permit = loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break None,
+                permit = self.gateway.permit(CallClass::Send) => match permit {
+                    Ok(permit) => break Some(permit),
+                    Err(error) if patient(&error) => {
+                        tracing::warn!(attempt.id = %attempt, error = %chain(&error), "waits for the gateway");
+                        let wait = error.wait().unwrap_or(Duration::from_secs(2)).min(Duration::from_secs(10));
+                        let _ = tokio::time::timeout(wait, stop.cancelled()).await;
+                    }
+                    Err(error) => {
+                        tracing::error!(error = %chain(&error), "can't send: a person must act");
+                        let _ = tokio::time::timeout(Duration::from_secs(5), stop.cancelled()).await;
+                    }
+                },
+            }
+        };
+        let Some(permit) = permit else {
+            self.take_back(batch.unsent(), "the worker was stopping").await;
+            return;
+        };
+        let unsent = batch.unsent();
+        let (marked, now) = (Instant::now(), self.ledger.now());
+        let sending = match self.ledger.start(batch, now).await {
+            Ok(Start::Send(sending)) => sending,
+            Ok(Start::TakenBack) => {
+                tracing::info!(attempt.id = %attempt, "a batch was taken back before it was begun");
+                return;
+            }
+            Err(error) => {
+                // The mark may have been committed although its answer was lost; nothing was sent either way.
+                tracing::warn!(attempt.id = %attempt, error = %chain(&error), "could not mark a batch; it is not sent");
+                self.take_back(unsent, "it could not be marked").await;
+                return;
+            }
+        };
+        if marked.elapsed() > START_WITHIN {
+            self.take_back(unsent, "it took too long to begin").await;
+            return;
+        }
+        let batch = sending.batch();
+        let sent = self.gateway.send(permit, &batch.sender, &batch.text, &batch.destinations).await;
+        tracing::debug!(attempt.id = %attempt, batch.len = batch.destinations.len(), outcome = ?sent.outcome, "called the gateway");
+        self.record(sending, sent.outcome).await;
+        if let Some(skew) = sent.clock_skew {
+            tracing::trace!(skew.ms = skew.as_millis(), "measured the gateway's clock");
+        }
+    }
+
+    /// Records an outcome, however long the ledger is away: until then the rows are `sending`, and after a crash `unknown`.
+    async fn record(&self, sending: SendingBatch, outcome: campaign::Outcome) {
+        let attempt = sending.batch().attempt();
+        let record = || {
+            self.ledger.record(&sending, &outcome, &self.settings.retry, self.settings.first_look, self.ledger.now())
+        };
+        match insist(record).await {
+            Ok(recorded) => tracing::debug!(attempt.id = %attempt, ?recorded, "recorded a batch"),
+            Err(error) => {
+                tracing::error!(attempt.id = %attempt, error = %chain(&error), "an outcome was not recorded; the list will tell");
+            }
+        }
+    }
+
+    async fn take_back(&self, unsent: Unsent, why: &'static str) {
+        if let Err(error) = insist(|| self.ledger.take_back(unsent, why, self.ledger.now())).await {
+            tracing::warn!(error = %chain(&error), "a batch was not taken back; it is when this worker ends");
+        }
+    }
+}
+
+/// The gateway may be back by itself.
+fn patient(error: &CallError) -> bool {
+    matches!(error.kind(), CallErrorKind::Down | CallErrorKind::Throttled)
+}
+
+/// How long to insist on a write that only this process can make.
+const INSIST_FOR: Duration = Duration::from_secs(60);
+
+/// Tries a write again while the ledger is away. Safe for writes that are guarded by the state that they leave.
+async fn insist<T, F: Future<Output = ledger::Result<T>>>(write: impl Fn() -> F) -> ledger::Result<T> {
+    let until = Instant::now() + INSIST_FOR;
+    let mut wait = Duration::from_millis(50);
+    loop {
+        match write().await {
+            Err(error) if error.kind() != ledger::ErrorKind::Broken && Instant::now() < until => {
+                tracing::debug!(error = %chain(&error), "the ledger is away; tries again");
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(Duration::from_secs(2));
+            }
+            answer => return answer,
+        }
+    }
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        line = format!("{line}: {next}");
+        cause = next.source();
+    }
+    line
+}

@@ -210,6 +210,16 @@ proptest! {
     }
 
     #[test]
+    fn the_short_way_to_validity_agrees_with_the_long_one(
+        code in prop::sample::select(PHONE_NUMBER_UTIL.get_supported_calling_codes().collect::<Vec<_>>()),
+        national in "[1-9][0-9]{4,11}",
+    ) {
+        if let Ok(number) = PHONE_NUMBER_UTIL.parse(format!("+{code}{national}"), None) {
+            prop_assert_eq!(is_valid(&number), PHONE_NUMBER_UTIL.is_valid_number(&number));
+        }
+    }
+
+    #[test]
     fn spelling_never_changes_who_is_texted(
         digits in prop_oneof!["07[0-9]{9}", "\\+447[0-9]{9}", "7[0-9]{9}", "447[0-9]{9}", "[0-9]{5,14}"],
         gaps in prop::collection::vec(prop_oneof![Just(""), Just(" "), Just("-"), Just("\u{a0}"), Just("\u{200b}")], 16),

@@ -1,0 +1,163 @@
+//! The call budget of all processes: [`campaign::budget::step`] in this process, or the same step as a script on Redis.
+//!
+//! Nothing is called without a grant: while Redis can't be reached, callers wait.
+
+use crate::patience::Patience;
+use campaign::budget::{CallClass, Limits, Reply, Request, State, step};
+use redis::aio::ConnectionManager;
+use std::{
+    fmt,
+    sync::{
+        Arc, LazyLock, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tokio::time::Instant;
+
+static SCRIPT: LazyLock<redis::Script> = LazyLock::new(|| redis::Script::new(include_str!("budget/step.lua")));
+
+/// The longest one asks Redis for an answer.
+const REDIS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A handle on the call budget; clones share it.
+#[derive(Clone)]
+pub struct Budget {
+    limits: Limits,
+    place: Place,
+}
+
+#[derive(Clone)]
+enum Place {
+    InProcess { state: Arc<Mutex<State>>, began: Instant },
+    Shared { connection: ConnectionManager, key: Arc<str>, down: Arc<AtomicBool> },
+}
+
+impl fmt::Debug for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Budget").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+impl Budget {
+    /// A budget of this process alone: `limit` calls in each `window`.
+    pub fn in_process(limit: u32, window: Duration) -> Self {
+        let place = Place::InProcess { state: Arc::default(), began: Instant::now() };
+        Self { limits: limits(limit, window), place }
+    }
+
+    /// The budget of all processes that name the same Redis and `key`.
+    pub fn shared(connection: ConnectionManager, key: &str, limit: u32, window: Duration) -> Self {
+        let place = Place::Shared { connection, key: key.into(), down: Arc::default() };
+        Self { limits: limits(limit, window), place }
+    }
+
+    /// Waits until a call of this class may be made; the answer names the window for [`Self::feedback`]. Cancel-safe.
+    pub async fn acquire(&self, class: CallClass) -> i64 {
+        let mut patience = Patience::endless();
+        loop {
+            match self.ask(Request::Acquire { class }, None).await {
+                Ok(Reply::Granted { window }) => return window,
+                Ok(Reply::Wait { ms }) => {
+                    patience = Patience::endless();
+                    tokio::time::sleep(Duration::from_millis(u64::try_from(ms).unwrap_or(1).max(1))).await;
+                }
+                Ok(Reply::Noted) | Err(Unreachable) => {
+                    patience.pause().await;
+                }
+            }
+        }
+    }
+
+    /// Tells that a granted call is over, and what its answer said about the limit. Lost feedback costs at most a 429.
+    pub async fn feedback(&self, heard: Heard) {
+        let request = Request::Feedback {
+            window: heard.window,
+            limit: heard.limit,
+            remaining: heard.remaining,
+            stop_ms: heard.stop.map(|stop| i64::try_from(stop.as_millis()).unwrap_or(i64::MAX / 4)),
+        };
+        // The reply says nothing; a Redis that is down was reported.
+        let _noted = self.ask(request, None).await;
+    }
+
+    /// Length of a window.
+    pub(crate) fn window(&self) -> Duration {
+        Duration::from_millis(u64::try_from(self.limits.window_ms).unwrap_or(0))
+    }
+
+    async fn ask(&self, request: Request, at: Option<i64>) -> Result<Reply, Unreachable> {
+        match &self.place {
+            Place::InProcess { state, began } => {
+                let now = at.unwrap_or_else(|| i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX / 4) + 1);
+                let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+                let (next, reply) = step(self.limits, *state, now, request);
+                *state = next;
+                Ok(reply)
+            }
+            Place::Shared { connection, key, down } => {
+                let mut connection = connection.clone();
+                let mut invocation = SCRIPT.prepare_invoke();
+                invocation.key(&**key).arg(self.limits.limit).arg(self.limits.window_ms).arg(or_empty(at));
+                match request {
+                    Request::Acquire { class } => invocation.arg("acquire").arg(class.rank()),
+                    Request::Feedback { window, limit, remaining, stop_ms } => invocation
+                        .arg("feedback")
+                        .arg(window)
+                        .arg(or_empty(limit))
+                        .arg(or_empty(remaining))
+                        .arg(or_empty(stop_ms)),
+                };
+                let asked = invocation.invoke_async::<(String, i64)>(&mut connection);
+                let reply = match tokio::time::timeout(REDIS_TIMEOUT, asked).await {
+                    Ok(Ok((word, value))) => Ok(match word.as_str() {
+                        "granted" => Reply::Granted { window: value },
+                        "wait" => Reply::Wait { ms: value },
+                        _ => Reply::Noted,
+                    }),
+                    Ok(Err(error)) => Err(error.to_string()),
+                    Err(_) => Err("no answer in time".to_owned()),
+                };
+                match reply {
+                    Ok(reply) => {
+                        if down.swap(false, Ordering::Relaxed) {
+                            tracing::info!("Redis answers again: calls go on");
+                        }
+                        Ok(reply)
+                    }
+                    Err(error) => {
+                        if !down.swap(true, Ordering::Relaxed) {
+                            tracing::warn!(%error, "Redis can't be asked for the call budget: no call is made until it can");
+                        }
+                        Err(Unreachable)
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What an answer said about the limit.
+#[derive(Clone, Copy, Debug)]
+pub struct Heard {
+    /// The window in which its call was granted.
+    pub window: i64,
+    /// `X-RateLimit-Limit`.
+    pub limit: Option<u32>,
+    /// `X-RateLimit-Remaining`.
+    pub remaining: Option<u32>,
+    /// It was a 429: nobody calls for so long.
+    pub stop: Option<Duration>,
+}
+
+/// Redis can't be asked now.
+#[derive(Debug)]
+struct Unreachable;
+
+fn limits(limit: u32, window: Duration) -> Limits {
+    Limits { limit, window_ms: i64::try_from(window.as_millis()).unwrap_or(i64::MAX / 4).max(1) }
+}
+
+fn or_empty<T: ToString>(value: Option<T>) -> String {
+    value.map_or_else(String::new, |value| value.to_string())
+}

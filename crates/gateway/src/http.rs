@@ -1,0 +1,214 @@
+//! HTTP under the calls: two clients, and an answer read whole or known to be missing.
+//!
+//! hyper repeats a request that was not yet started when a reused connection turns out to be closed, and reqwest has no
+//! switch for it. Calls that must be made once therefore go over connections that are never reused.
+
+use crate::{CallError, CallErrorKind, Settings, wire::Fields};
+use bytes::{Bytes, BytesMut};
+use campaign::outcome::Answer;
+use jiff::{SignedDuration, Timestamp};
+use reqwest::{Client, RequestBuilder, Response, header};
+use secrecy::{ExposeSecret, SecretString};
+use std::time::Duration;
+use tokio::time::Instant;
+use url::Url;
+
+/// An answer longer than this is none of the recorded ones.
+const BODY_BYTES_MAX: usize = 4 << 20;
+
+/// A gateway that asks to wait longer is not believed.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+
+/// Both clients.
+pub(crate) struct Http {
+    once: Client,
+    repeatable: Client,
+    base: Url,
+    clock: fn() -> Timestamp,
+}
+
+/// A complete answer.
+pub(crate) struct Complete {
+    pub(crate) status: u16,
+    pub(crate) body: Bytes,
+    pub(crate) limit: Option<u32>,
+    pub(crate) remaining: Option<u32>,
+    pub(crate) retry_after: Option<Duration>,
+    pub(crate) clock_skew: Option<SignedDuration>,
+}
+
+/// Why there is no complete answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Missing {
+    /// No byte of the request left.
+    NoConnection,
+    TimedOut,
+    Broken,
+}
+
+impl Missing {
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Self::NoConnection => "no connection could be made",
+            Self::TimedOut => "no answer came in time",
+            Self::Broken => "the connection broke",
+        }
+    }
+}
+
+/// A call that must be made at most once, or one that may be repeated.
+#[derive(Clone, Copy)]
+pub(crate) enum Call<'a> {
+    /// A POST over a connection of its own.
+    Once { path: &'a str, fields: &'a Fields },
+    /// A GET over a kept connection.
+    Repeatable { path: &'a str, query: &'a [(&'a str, String)] },
+}
+
+impl Http {
+    pub(crate) fn new(settings: &Settings) -> Result<Self, CallError> {
+        let base = settings.base_url.as_str().trim_end_matches('/');
+        let base = Url::parse(&format!("{base}/"))
+            .map_err(|error| CallError::new(CallErrorKind::Unexpected, format!("gateway.base_url: {error}")))?;
+        let client = || {
+            Client::builder()
+                .http1_only()
+                .no_proxy()
+                .redirect(reqwest::redirect::Policy::none())
+                .retry(reqwest::retry::never())
+                .connect_timeout(settings.connect_timeout)
+                .user_agent(concat!("crier/", env!("CARGO_PKG_VERSION")))
+        };
+        let built = |client: reqwest::ClientBuilder| {
+            client.build().map_err(|error| {
+                CallError::new(CallErrorKind::Unexpected, format!("the HTTP client can't be built: {error}"))
+            })
+        };
+        Ok(Self {
+            once: built(client().pool_max_idle_per_host(0))?,
+            // The gateway closes an idle connection after 5 s.
+            repeatable: built(client().pool_max_idle_per_host(4).pool_idle_timeout(Duration::from_secs(2)))?,
+            base,
+            clock: settings.clock,
+        })
+    }
+
+    /// Makes one call. `timeout` counts from the connection's first byte to the answer's last.
+    pub(crate) async fn exchange(
+        &self,
+        call: Call<'_>,
+        token: Option<&SecretString>,
+        timeout: Duration,
+    ) -> Result<Complete, Missing> {
+        let path = match call {
+            Call::Once { path, .. } | Call::Repeatable { path, .. } => path,
+        };
+        let url = self.base.join(path).map_err(|_| Missing::NoConnection)?;
+        let mut request = match call {
+            Call::Once { fields, .. } => {
+                let form = fields.iter().fold(reqwest::multipart::Form::new(), |form, (name, value)| {
+                    form.text(name.clone(), value.clone())
+                });
+                self.once.post(url).multipart(form)
+            }
+            Call::Repeatable { query, .. } => self.repeatable.get(url).query(query),
+        };
+        request = request.header(header::ACCEPT, "application/json").timeout(timeout);
+        if let Some(token) = token {
+            request = request.bearer_auth(token.expose_secret());
+        }
+        self.answer(request).await.map_err(|error| missing(&error))
+    }
+
+    async fn answer(&self, request: RequestBuilder) -> Result<Complete, Fault> {
+        let began = ((self.clock)(), Instant::now());
+        let response = request.send().await?;
+        let middle = began.0 + SignedDuration::try_from(began.1.elapsed() / 2).unwrap_or_default();
+        let date = date(&response, header::DATE);
+        let mut complete = Complete {
+            status: response.status().as_u16(),
+            body: Bytes::new(),
+            limit: number(&response, "x-ratelimit-limit"),
+            remaining: number(&response, "x-ratelimit-remaining"),
+            retry_after: retry_after(&response, date.unwrap_or(middle)),
+            clock_skew: date.map(|date| date.duration_since(middle)),
+        };
+        complete.body = whole(response).await?;
+        Ok(complete)
+    }
+}
+
+impl Complete {
+    pub(crate) fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// For [`campaign::outcome::classify`].
+    pub(crate) fn seen(answer: &Result<Self, Missing>) -> Answer<'_> {
+        match answer {
+            Ok(complete) => {
+                Answer::Complete { status: complete.status, body: &complete.body, retry_after: complete.retry_after }
+            }
+            Err(Missing::NoConnection) => Answer::NoConnection,
+            Err(Missing::TimedOut) => Answer::TimedOut,
+            Err(Missing::Broken) => Answer::Broken,
+        }
+    }
+}
+
+enum Fault {
+    Http(reqwest::Error),
+    TooLong,
+}
+
+impl From<reqwest::Error> for Fault {
+    fn from(error: reqwest::Error) -> Self {
+        Self::Http(error)
+    }
+}
+
+/// A connect error is raised before the request is handed to a connection; a builder error before there is a request. A
+/// timeout of the whole call is neither, even if it came while connecting: bytes may have left.
+fn missing(fault: &Fault) -> Missing {
+    match fault {
+        Fault::Http(error) if error.is_connect() || error.is_builder() => Missing::NoConnection,
+        Fault::Http(error) if error.is_timeout() => Missing::TimedOut,
+        Fault::Http(_) | Fault::TooLong => Missing::Broken,
+    }
+}
+
+async fn whole(mut response: Response) -> Result<Bytes, Fault> {
+    let mut body = BytesMut::new();
+    while let Some(piece) = response.chunk().await? {
+        if body.len() + piece.len() > BODY_BYTES_MAX {
+            return Err(Fault::TooLong);
+        }
+        body.extend_from_slice(&piece);
+    }
+    Ok(body.freeze())
+}
+
+fn header_text<'a>(response: &'a Response, name: &str) -> Option<&'a str> {
+    response.headers().get(name)?.to_str().ok().map(str::trim)
+}
+
+fn number(response: &Response, name: &str) -> Option<u32> {
+    header_text(response, name)?.parse().ok()
+}
+
+fn date(response: &Response, name: header::HeaderName) -> Option<Timestamp> {
+    Timestamp::try_from(httpdate::parse_http_date(header_text(response, name.as_str())?).ok()?).ok()
+}
+
+/// Seconds, or a date by the gateway's own clock.
+fn retry_after(response: &Response, now: Timestamp) -> Option<Duration> {
+    let text = header_text(response, header::RETRY_AFTER.as_str())?;
+    let after = match text.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let until = Timestamp::try_from(httpdate::parse_http_date(text).ok()?).ok()?;
+            Duration::try_from(until.duration_since(now)).unwrap_or_default()
+        }
+    };
+    Some(after.min(RETRY_AFTER_MAX))
+}

@@ -1,0 +1,178 @@
+//! The feeder tops the queue up from the ledger: the one place that decides what goes next.
+//!
+//! It keeps few jobs outstanding, so that Redis stays small whatever the campaign's size, a pause takes effect at once and
+//! a small urgent campaign never waits behind a million rows. It also replays what Redis lost. Any number of processes may
+//! run it: marking a chunk as fed is a guarded update, so that each chunk is pushed by one of them.
+
+use campaign::{CampaignId, ChunkId};
+use jiff::SignedDuration;
+use ledger::{Backlog, Ledger};
+use queue::{Job, Queue};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// How the feeder works.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Most chunks on the queue or in work at a time. apalis-redis dies at 8,000 due jobs.
+    pub outstanding_max: usize,
+    /// A job that was out this long without being claimed is lost and is pushed again.
+    pub replay_after: SignedDuration,
+    /// How often to look.
+    pub every: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { outstanding_max: 64, replay_after: SignedDuration::from_secs(20), every: Duration::from_millis(500) }
+    }
+}
+
+/// Feeds one queue from one ledger.
+#[derive(Clone)]
+pub struct Feeder {
+    /// What is to be sent.
+    pub ledger: Ledger,
+    /// Where the jobs go.
+    pub queue: Queue,
+    /// How.
+    pub settings: Settings,
+    /// Wakes it before its time: a file was loaded, a chunk was finished.
+    pub wake: Arc<Notify>,
+}
+
+impl Feeder {
+    /// A feeder with the usual settings.
+    pub fn new(ledger: Ledger, queue: Queue) -> Self {
+        Self { ledger, queue, settings: Settings::default(), wake: Arc::new(Notify::new()) }
+    }
+
+    /// Feeds until `stop`. A ledger or a Redis that is away is waited for.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut troubled = false;
+        let mut last_tidy = tokio::time::Instant::now();
+        while !stop.is_cancelled() {
+            match self.feed_once().await {
+                Ok(_) if troubled => {
+                    tracing::info!("the feeder goes on");
+                    troubled = false;
+                }
+                Ok(_) => {}
+                Err(error) if troubled => tracing::debug!(%error, "the feeder still waits"),
+                Err(error) => {
+                    tracing::warn!(%error, "the feeder waits for the ledger or the queue");
+                    troubled = true;
+                }
+            }
+            if last_tidy.elapsed() >= Duration::from_secs(10) {
+                last_tidy = tokio::time::Instant::now();
+                if let Err(error) = self.queue.tidy().await {
+                    tracing::debug!(%error, "finished jobs were not removed from the queue");
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = self.wake.notified() => {}
+                () = tokio::time::sleep(self.settings.every) => {}
+            }
+        }
+    }
+
+    /// Feeds what is due now; answers how many jobs were pushed.
+    pub async fn feed_once(&self) -> Result<usize, FeedError> {
+        let now = self.ledger.now();
+        let backlog =
+            self.ledger.backlog(self.settings.outstanding_max, self.settings.replay_after, now).await?;
+        let next = choose(&backlog, self.settings.outstanding_max);
+        if next.is_empty() {
+            return Ok(0);
+        }
+        let ids: Vec<ChunkId> = next.iter().map(|(_, chunk)| *chunk).collect();
+        let fed = self.ledger.feed(&ids, now).await?;
+        let jobs: Vec<Job> = next
+            .into_iter()
+            .filter(|(_, chunk)| fed.contains(chunk))
+            .map(|(campaign, chunk)| Job::new(campaign, chunk))
+            .collect();
+        // A crash here loses the jobs until they are replayed: the ledger still has the chunks as fed and unclaimed.
+        self.queue.push(&jobs).await?;
+        Ok(jobs.len())
+    }
+}
+
+/// Why the queue was not fed.
+#[derive(Debug, thiserror::Error)]
+pub enum FeedError {
+    /// The ledger did not answer.
+    #[error(transparent)]
+    Ledger(#[from] ledger::Error),
+    /// The queue took nothing.
+    #[error(transparent)]
+    Queue(#[from] queue::QueueError),
+}
+
+/// Chooses what goes to the queue: lost jobs first, then campaigns by priority, those of one priority in equal turns.
+///
+/// Shape: at most `outstanding_max` chunks outstanding in all, lost ones not counted twice; each chunk at most once.
+fn choose(backlog: &Backlog, outstanding_max: usize) -> Vec<(CampaignId, ChunkId)> {
+    let mut next = backlog.lost.clone();
+    let room = outstanding_max.saturating_sub(backlog.outstanding);
+    let mut priorities: Vec<i64> = backlog.waiting.iter().map(|waiting| waiting.priority).collect();
+    priorities.sort_unstable_by(|a, b| b.cmp(a));
+    priorities.dedup();
+    let mut chosen = 0;
+    for priority in priorities {
+        let equals: Vec<_> = backlog.waiting.iter().filter(|waiting| waiting.priority == priority).collect();
+        let longest = equals.iter().map(|waiting| waiting.chunks.len()).max().unwrap_or(0);
+        for turn in 0..longest {
+            for waiting in &equals {
+                if chosen == room {
+                    return next;
+                }
+                if let Some(chunk) = waiting.chunks.get(turn) {
+                    next.push((waiting.campaign, *chunk));
+                    chosen += 1;
+                }
+            }
+        }
+    }
+    next
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ledger::Waiting;
+
+    fn waiting(campaign: i64, priority: i64, chunks: std::ops::Range<i64>) -> Waiting {
+        Waiting { campaign: CampaignId(campaign), priority, chunks: chunks.map(ChunkId).collect() }
+    }
+
+    fn chunks(next: &[(CampaignId, ChunkId)]) -> Vec<i64> {
+        next.iter().map(|(_, chunk)| chunk.0).collect()
+    }
+
+    #[test]
+    fn equal_campaigns_take_turns_and_an_urgent_one_goes_first() {
+        let backlog = Backlog {
+            waiting: vec![waiting(1, 0, 10..20), waiting(2, 0, 20..30), waiting(3, 5, 30..31)],
+            ..Backlog::default()
+        };
+        assert_eq!(chunks(&choose(&backlog, 5)), [30, 10, 20, 11, 21]);
+    }
+
+    #[test]
+    fn no_more_than_the_limit_is_outstanding() {
+        let backlog = Backlog { outstanding: 3, waiting: vec![waiting(1, 0, 0..100)], ..Backlog::default() };
+        assert_eq!(choose(&backlog, 8).len(), 5);
+        assert!(choose(&Backlog { outstanding: 9, ..backlog }, 8).is_empty());
+    }
+
+    #[test]
+    fn lost_jobs_are_replayed_even_when_the_queue_counts_as_full() {
+        let lost = vec![(CampaignId(1), ChunkId(4))];
+        let backlog = Backlog { outstanding: 8, lost, waiting: vec![waiting(1, 0, 5..9)] };
+        assert_eq!(chunks(&choose(&backlog, 8)), [4]);
+    }
+}

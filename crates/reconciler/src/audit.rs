@@ -1,0 +1,166 @@
+//! The second look: attempts whose texts a sweep did not find, whether their answer was lost or said that all was well.
+
+use crate::{Reconciler, RoundError, SLOWEST_LAG};
+use campaign::{
+    Msisdn, RowId, SenderId,
+    budget::CallClass,
+    resolve::{self, Decision, Evidence, Policy},
+    sweep::{self, Window},
+};
+use jiff::{SignedDuration, Timestamp};
+use ledger::OpenAttempt;
+
+/// Attempts of one sender that are looked at together.
+const ATTEMPTS_A_LOOK: usize = 50;
+
+impl Reconciler {
+    /// Looks again for what was not found, and decides where two looks agree.
+    pub(crate) async fn audit(&self) -> Result<(), RoundError> {
+        let now = self.ledger.now();
+        let attempts = self.ledger.open_attempts(5_000).await?;
+        for of_sender in attempts.chunk_by(|a, b| a.sender == b.sender) {
+            let due: Vec<&OpenAttempt> = of_sender
+                .iter()
+                .filter(|attempt| !attempt.sending && attempt.looks > 0 && attempt.look_at.is_some_and(|at| at <= now))
+                .take(ATTEMPTS_A_LOOK)
+                .collect();
+            if !due.is_empty() {
+                let sending_since = of_sender.iter().filter(|a| a.sending).map(|a| a.sending_at).min();
+                self.look(&due, sending_since).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn look(&self, due: &[&OpenAttempt], sending_since: Option<Timestamp>) -> Result<(), RoundError> {
+        let sender = &due[0].sender;
+        let began = self.ledger.now();
+        let settle = self.settle().await?;
+        let swept_to = self.read_tail(sender, sending_since).await?;
+        if !self.look_for(sender, due).await? {
+            return Ok(()); // The list moved: the same attempts are due again at once.
+        }
+        let ids: Vec<_> = due.iter().map(|attempt| attempt.id).collect();
+        let settled = self.ledger.settle_found(&ids).await?;
+        let skew = self.skew().await?;
+        for attempt in due {
+            if settled.contains(&attempt.id) {
+                let lag = self.ledger.now().duration_since(attempt.sending_at).as_millis();
+                self.ledger.learn_max(SLOWEST_LAG, i64::try_from(lag).unwrap_or(i64::MAX), began).await?;
+                continue;
+            }
+            // A text that the gateway sent late is listed late: absence counts only where the list was read that far.
+            let read_far_enough = swept_to.is_some_and(|swept_to| {
+                swept_to >= Self::gateway_second(self.ended(attempt) + settle, skew) - sweep::CLOSED_AFTER - 1
+            });
+            self.decide(attempt, began, settle, read_far_enough).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads the list from where the last sweep ended up to now, so that late texts are seen.
+    async fn read_tail(&self, sender: &SenderId, sending_since: Option<Timestamp>) -> Result<Option<i64>, RoundError> {
+        let skew = self.skew().await?;
+        let Some((swept_to, first_look)) = self.ledger.cursor(sender).await? else { return Ok(None) };
+        let mut until = Self::gateway_second(self.ledger.now(), skew) - sweep::CLOSED_AFTER;
+        if let Some(sending) = sending_since {
+            until = until.min(Self::gateway_second(sending, skew) - sweep::SKEW_MARGIN - 1);
+        }
+        if until <= swept_to {
+            return Ok(Some(swept_to));
+        }
+        let swept = self.sweep_window(sender, Window { since: swept_to + 1, until }, first_look).await?;
+        Ok(Some(if swept { until } else { swept_to }))
+    }
+
+    /// Reads the windows of attempts again, or asks for each absent number where that costs fewer calls. Answers false when
+    /// a reading does not count.
+    async fn look_for(&self, sender: &SenderId, due: &[&OpenAttempt]) -> Result<bool, RoundError> {
+        let skew = self.skew().await?;
+        let mut absent: Vec<RowId> = Vec::new();
+        for attempt in due {
+            absent.extend(self.ledger.absent_rows(attempt).await?);
+        }
+        let windows: Vec<Window> = due
+            .iter()
+            .map(|attempt| {
+                let (sent, ended) = (attempt.sending_at, self.ended(attempt));
+                sweep::window_of(Self::gateway_second(sent, skew), Self::gateway_second(ended, skew))
+            })
+            .collect();
+        let windows = sweep::join(windows);
+        let mut pages = 0;
+        for window in &windows {
+            let at = |second| Timestamp::from_second(second).unwrap_or_default() - skew;
+            let listed = self.ledger.recipients_between(sender, at(window.since), at(window.until)).await?;
+            pages += listed.div_ceil(10).max(1);
+        }
+        let receivers: Vec<Option<Msisdn>> = if (absent.len() as u64) < pages {
+            self.ledger.destinations_of(&absent).await?.into_iter().map(Some).collect()
+        } else {
+            vec![None]
+        };
+        let closed = Self::gateway_second(self.ledger.now(), skew) - sweep::CLOSED_AFTER;
+        let whole = Window {
+            since: windows.first().map_or(0, |window| window.since),
+            until: windows.last().map_or(0, |window| window.until),
+        };
+        for receiver in receivers {
+            let ranges = if receiver.is_some() { std::slice::from_ref(&whole) } else { &windows };
+            for window in ranges {
+                let window = Window { until: window.until.min(closed), ..*window };
+                let Some(reading) = self.read_window(CallClass::Resolve, sender, receiver, window).await? else {
+                    return Ok(false);
+                };
+                self.ledger.apply_listing(sender, &reading.texts, skew, reading.began).await?;
+                self.ledger.ask_details(&reading.pending(), self.ledger.now()).await?;
+            }
+        }
+        Ok(true)
+    }
+
+    async fn decide(
+        &self,
+        attempt: &OpenAttempt,
+        began: Timestamp,
+        settle: SignedDuration,
+        read_far_enough: bool,
+    ) -> Result<(), RoundError> {
+        let absent = self.ledger.absent_rows(attempt).await?;
+        let policy = Policy { settle, on_absent: self.settings.on_absent, give_up: self.settings.prove_within };
+        let evidence = Evidence {
+            accepted: attempt.accepted,
+            sender_done_at: attempt.ended_at,
+            sending_at: attempt.sending_at,
+            looked_at: began,
+            absent: &absent,
+            before: attempt.before.as_ref().map(|(at, rows)| (*at, rows.as_slice())),
+            later_text_listed: self.ledger.later_text_listed(&attempt.sender, self.ended(attempt)).await?,
+            list_is_proven: self.ledger.list_is_proven(&attempt.sender, self.settings.proof_recipients_min).await?,
+        };
+        let now = self.ledger.now();
+        match resolve::decide(&evidence, &policy) {
+            Decision::Settled => {
+                self.ledger.settle_found(&[attempt.id]).await?;
+            }
+            _ if !read_far_enough && began >= self.ended(attempt) + settle => {
+                self.ledger.look_again(attempt, now + SignedDuration::from_secs(1), None).await?;
+            }
+            Decision::LookAgain { at, counts } => {
+                // Looking sooner than it can count costs calls but shows a slow text to a person earlier.
+                let sooner = now + sweep::wait_before_look(self.settings.first_look, attempt.looks);
+                let at = if counts { at } else { at.min(sooner) };
+                self.ledger.look_again(attempt, at, counts.then_some((began, &absent))).await?;
+            }
+            Decision::Hold(why) => {
+                let held = self.ledger.hold(attempt, &absent, why, now).await?;
+                tracing::error!(attempt.id = %attempt.id, rows.held = held, "{}; a person must decide: crier held", why.sentence());
+            }
+            Decision::Resend => {
+                let (queued, held) = self.ledger.resend(attempt, &absent, now).await?;
+                tracing::warn!(attempt.id = %attempt.id, rows.queued = queued, rows.held = held, "proven absent from the list; queued once more");
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,109 @@
+//! Reading a window of the list, completely or not at all.
+
+use crate::{Reconciler, RoundError};
+use campaign::{Msisdn, SenderId, SmsId, budget::CallClass, matching::Listed, sweep::Window};
+use futures::{StreamExt, TryStreamExt};
+use gateway::{ListQuery, wire};
+use jiff::{SignedDuration, Timestamp};
+use ledger::{Delivery, ListedText};
+use std::collections::HashSet;
+
+/// Pages that are asked for at a time.
+const PAGES_AT_A_TIME: usize = 8;
+
+/// A window as the list shows it.
+pub(crate) struct Reading {
+    /// Texts of type 1, each once.
+    pub(crate) texts: Vec<ListedText>,
+    /// When the reading began, on the ledger's clock.
+    pub(crate) began: Timestamp,
+}
+
+impl Reading {
+    /// The ids that have no final status.
+    pub(crate) fn pending(&self) -> Vec<SmsId> {
+        let is_final = |text: &&ListedText| matches!(text.delivery, Some(Delivery::Sent | Delivery::Failed));
+        self.texts.iter().filter(|text| !is_final(text)).map(|text| text.text.sms_id).collect()
+    }
+}
+
+impl Reconciler {
+    /// Reads all pages of a window, of one receiver or of all. `None` when it did not hold still: `total` changed from page
+    /// to page, or the ids were not as many. Such a reading counts for nothing.
+    pub(crate) async fn read_window(
+        &self,
+        class: CallClass,
+        sender: &SenderId,
+        receiver: Option<Msisdn>,
+        window: Window,
+    ) -> Result<Option<Reading>, RoundError> {
+        let began = self.ledger.now();
+        let page = |page: u32| ListQuery {
+            sender: Some(sender.clone()),
+            receiver,
+            sent_since: Timestamp::from_second(window.since).ok(),
+            sent_until: Timestamp::from_second(window.until).ok(),
+            page,
+        };
+        let first = self.gateway.list(class, &page(1)).await?;
+        self.note_skew(first.clock_skew);
+        let (total, last_page) = (first.total, first.last_page);
+        let mut rows = first.rows;
+        let mut pages = futures::stream::iter(2..=last_page)
+            .map(|number| {
+                let query = page(number);
+                async move { self.gateway.list(class, &query).await }
+            })
+            .buffer_unordered(PAGES_AT_A_TIME);
+        let mut still = true;
+        while let Some(next) = pages.try_next().await? {
+            still &= next.total == total;
+            rows.extend(next.rows);
+        }
+        let distinct: HashSet<i64> = rows.iter().map(|row| row.sms_id).collect();
+        if !still || distinct.len() as u64 != total {
+            tracing::warn!(
+                sender = %sender,
+                list.total = total,
+                list.distinct = distinct.len(),
+                "the list moved while it was read; the reading does not count"
+            );
+            return Ok(None);
+        }
+        let mut seen = HashSet::with_capacity(rows.len());
+        let texts = rows
+            .into_iter()
+            .filter(|row| row.message_type == wire::MessageType::Sent && seen.insert(row.sms_id))
+            .map(listed)
+            .collect();
+        Ok(Some(Reading { texts, began }))
+    }
+
+    /// Measures the gateway's clock by the smallest reading that there is.
+    pub(crate) async fn measure_skew(&self) -> Result<SignedDuration, RoundError> {
+        let now = self.ledger.now();
+        let query = ListQuery { sender: None, receiver: None, sent_since: Some(now), sent_until: Some(now), page: 1 };
+        let skew = self.gateway.list(CallClass::Resolve, &query).await?.clock_skew;
+        self.note_skew(skew);
+        Ok(skew.unwrap_or_default())
+    }
+}
+
+fn listed(row: wire::Sms) -> ListedText {
+    let destination = row.destination.parse().ok().and_then(Msisdn::from_digits);
+    ListedText {
+        destination: destination.map_or_else(|| "a number that can't exist".to_owned(), |d| d.masked().to_string()),
+        delivery: delivery(&row.delivery_status),
+        text: Listed { sms_id: SmsId(row.sms_id), destination, time: row.sent_at().as_second(), text: row.text },
+    }
+}
+
+/// A status that is none of the known ones says nothing; it is never taken for failed.
+pub(crate) fn delivery(status: &wire::DeliveryStatus) -> Option<Delivery> {
+    match status {
+        wire::DeliveryStatus::Pending => Some(Delivery::Pending),
+        wire::DeliveryStatus::Sent => Some(Delivery::Sent),
+        wire::DeliveryStatus::Failed => Some(Delivery::Failed),
+        wire::DeliveryStatus::Unknown(_) => None,
+    }
+}

@@ -1,0 +1,137 @@
+//! The regular reading: the gateway's time, window by window, each once, ten rows a call.
+
+use crate::{Reconciler, RoundError};
+use campaign::{
+    SenderId,
+    budget::CallClass,
+    sweep::{self, Follow, Unread, Window},
+};
+use jiff::SignedDuration;
+use ledger::{OpenAttempt, PendingWindow};
+
+/// Recipients that one window should list at most.
+const RECIPIENTS_A_WINDOW: u64 = 5_000;
+
+/// Open attempts that are looked at in one round.
+const ATTEMPTS_A_ROUND: u32 = 5_000;
+
+impl Reconciler {
+    /// Reads the next window of each sender, where it is time.
+    pub(crate) async fn sweep_senders(&self) -> Result<(), RoundError> {
+        let attempts = self.ledger.open_attempts(ATTEMPTS_A_ROUND).await?;
+        for of_sender in attempts.chunk_by(|a, b| a.sender == b.sender) {
+            self.sweep_sender(of_sender).await?;
+        }
+        Ok(())
+    }
+
+    async fn sweep_sender(&self, attempts: &[OpenAttempt]) -> Result<(), RoundError> {
+        let sender = &attempts[0].sender;
+        let unread: Vec<&OpenAttempt> = attempts.iter().filter(|a| !a.sending && a.looks == 0).collect();
+        if unread.is_empty() {
+            return Ok(());
+        }
+        let skew = self.skew().await?;
+        let second = |at| Self::gateway_second(at, skew);
+        let ended = |attempt: &OpenAttempt| second(self.ended(attempt));
+        let cursor = self.ledger.cursor(sender).await?;
+        let first_look = cursor.map_or(self.settings.first_look, |(_, learned)| learned);
+        let mut recipients = 0;
+        let enough = unread.iter().find(|attempt| {
+            recipients += attempt.recipients;
+            recipients > RECIPIENTS_A_WINDOW
+        });
+        let state = Unread {
+            now: second(self.ledger.now()),
+            swept_to: cursor.map(|(swept_to, _)| swept_to),
+            oldest_sent: unread.iter().map(|a| second(a.sending_at)).min().unwrap_or(i64::MAX),
+            oldest_ended: unread.iter().map(|a| ended(a)).min().unwrap_or(i64::MAX),
+            sending_since: attempts.iter().filter(|a| a.sending).map(|a| second(a.sending_at)).min(),
+            more_to_come: self.ledger.more_to_send().await?,
+            recipients,
+            enough_at: enough.map(|attempt| second(attempt.sending_at)),
+        };
+        let Some(window) = sweep::next_window(&state, &self.pace(first_look)) else { return Ok(()) };
+        if !self.sweep_window(sender, window, first_look).await? {
+            return Ok(());
+        }
+        let passed: Vec<&OpenAttempt> = unread.into_iter().filter(|attempt| ended(attempt) <= window.until).collect();
+        let ids: Vec<_> = passed.iter().map(|attempt| attempt.id).collect();
+        let settled = self.ledger.settle_found(&ids).await?;
+        let now = self.ledger.now();
+        for attempt in passed.into_iter().filter(|attempt| !settled.contains(&attempt.id)) {
+            tracing::info!(attempt.id = %attempt.id, "a sweep passed an attempt and did not find all of its texts");
+            self.ledger.look_again(attempt, now + sweep::wait_before_look(first_look, 0), None).await?;
+        }
+        Ok(())
+    }
+
+    /// When an attempt ended, or must have: its worker may only be silent.
+    pub(crate) fn ended(&self, attempt: &OpenAttempt) -> jiff::Timestamp {
+        attempt.ended_at.unwrap_or(attempt.sending_at + self.settings.send_limit)
+    }
+
+    /// Reads a window that follows the last one, applies it, moves the cursor and follows what is pending. Answers false
+    /// when the reading does not count.
+    pub(crate) async fn sweep_window(
+        &self,
+        sender: &SenderId,
+        window: Window,
+        first_look: SignedDuration,
+    ) -> Result<bool, RoundError> {
+        let Some(reading) = self.read_window(CallClass::Status, sender, None, window).await? else {
+            return Ok(false);
+        };
+        let skew = self.skew().await?;
+        let now = self.ledger.now();
+        let applied = self.ledger.apply_listing(sender, &reading.texts, skew, now).await?;
+        if applied.unexplained > 0 {
+            tracing::error!(
+                sender = %sender,
+                texts.unexplained = applied.unexplained,
+                "the list shows texts from our sender that nothing here explains: who else sends from it?"
+            );
+        }
+        let (listed, pending) = (reading.texts.len() as u64, applied.pending);
+        tracing::debug!(sender = %sender, list.rows = listed, list.pending = pending, rows.found = applied.found, "read a window");
+        let learned = if listed == 0 { first_look } else { sweep::learn_first_look(first_look, listed, pending) };
+        self.follow(sender, &reading.pending(), PendingWindow { id: -1, window, listed, looks: 1 }, pending).await?;
+        self.ledger.advance_cursor(sender, window.until, learned).await?;
+        Ok(true)
+    }
+
+    /// Reads windows again in which much was pending.
+    pub(crate) async fn reread_windows(&self) -> Result<(), RoundError> {
+        for (sender, window) in self.ledger.due_windows(self.ledger.now()).await? {
+            let Some(reading) = self.read_window(CallClass::Status, &sender, None, window.window).await? else {
+                continue;
+            };
+            let skew = self.skew().await?;
+            let applied = self.ledger.apply_listing(&sender, &reading.texts, skew, self.ledger.now()).await?;
+            let seen = PendingWindow { listed: reading.texts.len() as u64, looks: window.looks + 1, ..window };
+            self.follow(&sender, &reading.pending(), seen, applied.pending).await?;
+        }
+        Ok(())
+    }
+
+    /// Follows the pending texts of a window by whatever costs fewer calls.
+    async fn follow(
+        &self,
+        sender: &SenderId,
+        pending: &[campaign::SmsId],
+        window: PendingWindow,
+        rows_pending: u64,
+    ) -> Result<(), RoundError> {
+        let now = self.ledger.now();
+        let at = now + sweep::wait_before_look(self.settings.first_look, window.looks - 1);
+        match sweep::follow(window.listed, rows_pending) {
+            Follow::Done => self.ledger.drop_window(window.id).await?,
+            Follow::Reread => self.ledger.keep_window(sender, &window, at).await?,
+            Follow::Details => {
+                self.ledger.ask_details(pending, at).await?;
+                self.ledger.drop_window(window.id).await?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,135 @@
+//! A throw-away Redis.
+
+use crate::{Process, SERVER_DEADLINE, Signal, eventually, on_a_free_port};
+use std::{
+    io::{self, Read, Write},
+    net::TcpStream,
+    process::Command,
+    time::Duration,
+};
+use tempfile::TempDir;
+
+/// A Redis server of one test; it keeps nothing on disk, so that it comes back empty from [`restart`](Self::restart).
+#[derive(Debug)]
+pub struct Redis {
+    port: u16,
+    process: Option<Process>,
+    dir: TempDir,
+}
+
+impl Redis {
+    /// Starts one and waits until it answers: some 50 ms.
+    pub fn start() -> Self {
+        on_a_free_port(|port| {
+            let dir =
+                tempfile::Builder::new().prefix("crier-redis-").tempdir().expect("temporary directories can be made");
+            let mut redis = Self { port, process: None, dir };
+            redis.serve().then_some(redis)
+        })
+    }
+
+    /// `redis://127.0.0.1:PORT`
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Forgets everything, as a `FLUSHALL` by somebody else does.
+    pub fn flush(&self) {
+        let answer = self.ask("FLUSHALL").expect("a running Redis answers");
+        assert!(answer.starts_with("+OK"), "Redis did not flush: {answer}");
+    }
+
+    /// Goes away without a word; [`resume`](Self::resume) brings an empty one back at the same address.
+    pub fn stop(&mut self) {
+        self.process.take().map(Process::kill);
+    }
+
+    /// Starts again after [`stop`](Self::stop), at the same address.
+    pub fn resume(&mut self) {
+        // The port is only ours while we listen on it: whoever took it must leave first.
+        eventually("Redis is back on its port", SERVER_DEADLINE, || self.serve());
+    }
+
+    /// Ends and starts again, empty.
+    pub fn restart(&mut self) {
+        self.stop();
+        self.resume();
+    }
+
+    /// Freezes (and with [`thaw`](Self::thaw) goes on): connections stay open and nobody answers.
+    pub fn freeze(&mut self) {
+        self.process.as_mut().expect("frozen while running").signal(Signal::Stop);
+    }
+
+    /// Goes on after [`freeze`](Self::freeze).
+    pub fn thaw(&mut self) {
+        self.process.as_mut().expect("frozen while running").signal(Signal::Continue);
+    }
+
+    /// Whether it came up; it doesn't where the port is taken.
+    fn serve(&mut self) -> bool {
+        let mut command = Command::new("redis-server");
+        command.args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--save", "", "--appendonly", "no"]);
+        command.arg("--dir").arg(self.dir.path());
+        let mut process = Process::spawn("redis", command, self.dir.path());
+        // On a port that somebody else got first, an answer is not from ours: the id tells.
+        let ours = format!("process_id:{}\r", process.id());
+        let mut answers = false;
+        eventually("Redis answers or ends", SERVER_DEADLINE, || {
+            answers = self.ask("INFO server").is_ok_and(|info| info.contains(&ours));
+            answers || !process.is_running()
+        });
+        self.process = answers.then_some(process);
+        answers
+    }
+
+    fn ask(&self, command: &str) -> io::Result<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        write!(stream, "{command}\r\nQUIT\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_forgets_on_flush_and_on_restart_and_keeps_its_address() {
+        let mut redis = Redis::start();
+        let url = redis.url();
+        let holds = |redis: &Redis| redis.ask("GET key").unwrap().contains("value");
+        for forget in [Redis::flush as fn(&Redis), |_| {}] {
+            redis.ask("SET key value").unwrap();
+            assert!(holds(&redis));
+            forget(&redis);
+            if holds(&redis) {
+                redis.restart();
+            }
+            assert!(!holds(&redis));
+        }
+        assert_eq!(redis.url(), url);
+        redis.stop();
+        assert!(redis.ask("PING").is_err());
+        redis.resume();
+        assert!(redis.ask("PING").unwrap().starts_with("+PONG"));
+    }
+
+    #[test]
+    fn two_never_meet() {
+        let (one, other) = (Redis::start(), Redis::start());
+        one.ask("SET key value").unwrap();
+        assert_ne!(one.url(), other.url());
+        assert!(!other.ask("GET key").unwrap().contains("value"));
+    }
+
+    #[test]
+    fn a_taken_port_is_noticed() {
+        let one = Redis::start();
+        let mut other = Redis { port: one.port, process: None, dir: tempfile::tempdir().unwrap() };
+        assert!(!other.serve());
+    }
+}

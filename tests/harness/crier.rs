@@ -1,0 +1,83 @@
+//! The binary under test.
+
+use super::{DEADLINE, Finished, Process, Sandbox};
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// A command line of `crier` in an environment that holds nothing but its settings.
+#[derive(Clone, Debug)]
+pub(crate) struct Crier {
+    dir: PathBuf,
+    settings: Vec<(String, String)>,
+}
+
+impl Crier {
+    /// Without any settings; runs in `dir`, which is its home too.
+    pub(crate) fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), settings: Vec::new() }
+    }
+
+    /// `CRIER_{key}={value}`, over an earlier one.
+    pub(crate) fn set(mut self, key: &str, value: &str) -> Self {
+        self.settings.retain(|(set, _)| set != key);
+        self.settings.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Sends to this sandbox, which takes any credentials.
+    pub(crate) fn gateway(self, sandbox: &Sandbox) -> Self {
+        self.set("GATEWAY__BASE_URL", sandbox.base_url())
+            .set("GATEWAY__CLIENT_ID", "1")
+            .set("GATEWAY__CLIENT_SECRET", "sandbox-client-secret")
+            .set("GATEWAY__USERNAME", "sandbox@example.com")
+            .set("GATEWAY__PASSWORD", "sandbox-password")
+    }
+
+    pub(crate) fn ledger(self, url: &str) -> Self {
+        self.set("LEDGER__URL", url)
+    }
+
+    pub(crate) fn queue(self, url: &str) -> Self {
+        self.set("QUEUE__URL", url)
+    }
+
+    /// Starts it and leaves it running; killed with the value.
+    pub(crate) fn spawn(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Process {
+        let mut command = self.command();
+        command.args(args);
+        let name: Vec<_> = command.get_args().map(|arg| arg.to_string_lossy().into_owned()).collect();
+        let name = name.iter().find(|arg| !arg.starts_with('-')).map_or("crier", String::as_str).to_owned();
+        Process::spawn(&name, command, &self.dir)
+    }
+
+    /// Runs it to its end.
+    pub(crate) fn run(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Finished {
+        self.spawn(args).wait(DEADLINE)
+    }
+
+    /// Runs it to its end, which must be `code`; returns what it printed.
+    #[track_caller]
+    pub(crate) fn expect(&self, code: i32, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> String {
+        let finished = self.run(args);
+        assert_eq!(finished.code, Some(code), "printed:\n{}\nsaid:\n{}", finished.stdout, finished.stderr);
+        finished.stdout
+    }
+
+    /// Runs it to its end with `--json`, which must be `code`; returns what it printed.
+    #[track_caller]
+    pub(crate) fn json(&self, code: i32, args: &[&str]) -> serde_json::Value {
+        let printed = self.expect(code, args.iter().copied().chain(["--json"]));
+        serde_json::from_str(&printed).unwrap_or_else(|e| panic!("{e} in {printed}"))
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_crier"));
+        command.current_dir(&self.dir).env_clear().env("HOME", &self.dir).env("NO_COLOR", "1");
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.envs(self.settings.iter().map(|(key, value)| (format!("CRIER_{key}"), value)));
+        command
+    }
+}
