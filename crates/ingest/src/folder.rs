@@ -194,15 +194,25 @@ impl Folder {
                 Err(TryLockError::Error(error)) => return Err(error),
             }
             // Looked up again under the lock: another heir may have gone on with them in between.
-            let files = self.files_of(&owner)?;
-            for claimed in &files {
-                if self.note(claimed)?.is_none() {
-                    self.complete_claim(claimed)?;
-                }
-            }
+            let files = self.completed_files_of(&owner)?;
             inherited.push((Inheritance { owner, path, _lock: lock }, files));
         }
         Ok(inherited)
+    }
+
+    /// Files of an earlier watcher of this name, which is dead: this one has its lock.
+    pub(crate) fn left_behind(&self) -> io::Result<Vec<Claimed>> {
+        self.completed_files_of(&self.owner)
+    }
+
+    fn completed_files_of(&self, owner: &str) -> io::Result<Vec<Claimed>> {
+        let files = self.files_of(owner)?;
+        for claimed in &files {
+            if self.note(claimed)?.is_none() {
+                self.complete_claim(claimed)?;
+            }
+        }
+        Ok(files)
     }
 
     fn files_of(&self, owner: &str) -> io::Result<Vec<Claimed>> {

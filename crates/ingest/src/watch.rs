@@ -127,6 +127,7 @@ pub async fn watch(
     let _events =
         moved_in_events(&inbox, moved_in).inspect_err(|error| warn!(%error, "files are found by looking alone")).ok();
     let folder = Folder::open(&settings.folder, &settings.name).map_err(failed)?;
+    let pending = folder.left_behind().map_err(failed)?.into_iter().map(Pending::new).collect();
     let mut watcher = Watcher {
         ledger,
         settings,
@@ -136,7 +137,7 @@ pub async fn watch(
         cancel,
         sizes: HashMap::new(),
         foreign: HashSet::new(),
-        pending: Vec::new(),
+        pending,
         inherited: HashMap::new(),
         is_down: false,
     };
@@ -194,6 +195,12 @@ struct Pending {
     wait: Duration,
 }
 
+impl Pending {
+    fn new(claimed: Claimed) -> Self {
+        Self { claimed, due: Instant::now(), wait: FIRST_WAIT }
+    }
+}
+
 /// What a file came to.
 enum Settled {
     Done {
@@ -228,7 +235,7 @@ impl<C: Fn() -> Timestamp, H: FnMut(Happened<'_>)> Watcher<'_, C, H> {
             && let Some(claimed) = self.folder.claim(name)?
         {
             self.sizes.remove(name);
-            self.pending.push(Pending { claimed, due: Instant::now(), wait: FIRST_WAIT });
+            self.pending.push(Pending::new(claimed));
         }
         Ok(())
     }
@@ -258,8 +265,7 @@ impl<C: Fn() -> Timestamp, H: FnMut(Happened<'_>)> Watcher<'_, C, H> {
         let held = self.inherited.keys().cloned().collect();
         for (inheritance, files) in self.folder.inherit(&held)? {
             debug!(owner = inheritance.owner, files = files.len(), "going on with the files of a dead watcher");
-            let due = Instant::now();
-            self.pending.extend(files.into_iter().map(|claimed| Pending { claimed, due, wait: FIRST_WAIT }));
+            self.pending.extend(files.into_iter().map(Pending::new));
             self.inherited.insert(inheritance.owner.clone(), inheritance);
         }
         Ok(())

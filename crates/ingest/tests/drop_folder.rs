@@ -322,6 +322,16 @@ async fn crash_point_4_a_half_move_is_completed_under_the_same_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_watcher_goes_on_with_what_an_earlier_one_of_its_name_left() {
+    let house = House::new().await;
+    left_by_the_dead(&house, "a.csv", "phone\n07700900001\n", None);
+    let watcher = house.watcher("dead").await;
+    watcher.until_heard("launched a.csv here").await;
+    watcher.stop().await;
+    assert_eq!(house.names("processing"), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn files_of_a_living_watcher_are_left_alone() {
     let house = House::new().await;
     let lock = fs::File::create(house.at("processing/.alive.lock")).unwrap();
