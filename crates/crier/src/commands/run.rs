@@ -81,8 +81,6 @@ pub(crate) async fn load(
     for note in &preview.notes {
         output::say(format_args!("{}: {note}", preview.file_name));
     }
-    // A process that died while it loaded this file must be known to be dead, or its launch looks under way.
-    ledger.prove_deaths(ledger.now()).await?;
     let owner = setup.owner(ledger, "ingest").await?;
     let launch = Launch { again, launched_by: who(), owner: owner.id(), rejects_dir: None };
     let (clock, progress, stop) = (|| ledger.now(), |_| {}, &setup.stopper.asked);
