@@ -115,5 +115,7 @@ impl Opened {
 
 /// `NAME` of `NAME.csv`.
 pub(crate) fn stem(file_name: &str) -> String {
-    PathBuf::from(file_name).file_stem().map_or_else(|| file_name.to_owned(), |stem| stem.to_string_lossy().into_owned())
+    PathBuf::from(file_name)
+        .file_stem()
+        .map_or_else(|| file_name.to_owned(), |stem| stem.to_string_lossy().into_owned())
 }

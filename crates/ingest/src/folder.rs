@@ -114,7 +114,11 @@ impl Folder {
                 fs::rename(&at, &to).map_err(|error| {
                     let _ = fs::remove_file(&at);
                     let problem = "inbox, processing, done and refused must be on one file system";
-                    if error.kind() == io::ErrorKind::CrossesDevices { io::Error::new(error.kind(), problem) } else { error }
+                    if error.kind() == io::ErrorKind::CrossesDevices {
+                        io::Error::new(error.kind(), problem)
+                    } else {
+                        error
+                    }
                 })?;
                 at = to;
             }

@@ -270,16 +270,7 @@ pub(crate) async fn fill(
         Ok(file) => (file, None),
         Err(problem) => (None, Some(problem)),
     };
-    Ok(Loaded {
-        import,
-        campaigns,
-        sendable,
-        invalid,
-        duplicate,
-        suppressed,
-        rejects_file,
-        rejects_problem,
-    })
+    Ok(Loaded { import, campaigns, sendable, invalid, duplicate, suppressed, rejects_file, rejects_problem })
 }
 
 /// Looks up who has opted out. The claim looks again before anything is sent.
@@ -290,8 +281,7 @@ async fn mark_suppressed(
 ) -> Result<(), LoadError> {
     let waits = |row: &&mut NewRow| matches!(row.state, RowState::Queued | RowState::Scheduled);
     let waiting: Vec<&mut NewRow> = chunks.iter_mut().flat_map(|chunk| &mut chunk.rows).filter(waits).collect();
-    let recipients: Vec<_> =
-        waiting.iter().filter_map(|row| Some((row.sender.clone()?, row.destination?))).collect();
+    let recipients: Vec<_> = waiting.iter().filter_map(|row| Some((row.sender.clone()?, row.destination?))).collect();
     if recipients.is_empty() {
         return Ok(());
     }

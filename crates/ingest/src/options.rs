@@ -145,8 +145,8 @@ impl Defaults {
             None => Region::GB,
             Some(code) => Region::parse(code).map_err(|error| wrong("region", &error))?,
         };
-        let times = Times::new(options.zone.as_deref().unwrap_or("Europe/London"))
-            .map_err(|error| wrong("zone", &error))?;
+        let times =
+            Times::new(options.zone.as_deref().unwrap_or("Europe/London")).map_err(|error| wrong("zone", &error))?;
         for (key, value) in [("send_at", &options.send_at), ("valid_until", &options.valid_until)] {
             if let Some(value) = value {
                 times.read(value).map_err(|error| wrong(key, &error))?;

@@ -118,9 +118,7 @@ impl Records {
                 Ok((line, bytes)) => Refusal::NotUtf8 { line, shown: decode::as_windows_1252(&bytes, SHOWN_MAX) },
                 Err(source) => Refusal::Unreadable { file: file_name(&self.path), source },
             },
-            Some(Fault::Malformed { encoding }) => {
-                Refusal::Undecodable { line: self.csv.get_ref().line(), encoding }
-            }
+            Some(Fault::Malformed { encoding }) => Refusal::Undecodable { line: self.csv.get_ref().line(), encoding },
             None => Refusal::Unreadable { file: file_name(&self.path), source: error },
         }
     }

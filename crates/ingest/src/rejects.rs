@@ -118,7 +118,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.rejected.csv");
         let mut rejects = Rejects::new(path.clone(), StringRecord::from(vec!["phone", "name"]), Some(0));
-        rejects.write(2, &StringRecord::from(vec!["+447700900001", "=1+1"]), "duplicate", "same number as row 1").unwrap();
+        rejects
+            .write(2, &StringRecord::from(vec!["+447700900001", "=1+1"]), "duplicate", "same number as row 1")
+            .unwrap();
         rejects.write(3, &StringRecord::from(vec!["=HYPERLINK(1)", "@x", "-extra"]), "cells_extra", "3 cells").unwrap();
         assert!(!path.exists(), "shown before it was whole");
         rejects.finish().unwrap();

@@ -67,13 +67,7 @@ pub(crate) struct Texts {
 
 impl Texts {
     pub(crate) fn new(max_segments: u32) -> Self {
-        Self {
-            max_segments,
-            templates: HashMap::new(),
-            known: HashMap::new(),
-            order: VecDeque::new(),
-            distinct: 0,
-        }
+        Self { max_segments, templates: HashMap::new(), known: HashMap::new(), order: VecDeque::new(), distinct: 0 }
     }
 
     /// How many different texts there were; one that came again after [`TEXTS_MAX`] others counts again.
@@ -123,8 +117,7 @@ impl Texts {
             self.known.remove(&oldest);
         }
         let body: Arc<str> = body.into();
-        let text =
-            Arc::new(Text { first_row: row, body: Arc::clone(&body), stats, brought: AtomicBool::new(false) });
+        let text = Arc::new(Text { first_row: row, body: Arc::clone(&body), stats, brought: AtomicBool::new(false) });
         self.known.insert(Arc::clone(&body), Arc::clone(&text));
         self.order.push_back(body);
         self.distinct += 1;

@@ -195,10 +195,20 @@ struct Pending {
 
 /// What a file came to.
 enum Settled {
-    Done { preview: Box<Preview>, import: ImportId, loaded: Option<Loaded> },
-    Refused { code: &'static str, why: String },
+    Done {
+        preview: Box<Preview>,
+        import: ImportId,
+        loaded: Option<Loaded>,
+    },
+    Refused {
+        code: &'static str,
+        why: String,
+    },
     /// To be tried again.
-    Waits { why: String, ledger_down: bool },
+    Waits {
+        why: String,
+        ledger_down: bool,
+    },
     Gone,
     Stopped,
 }

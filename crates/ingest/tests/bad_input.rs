@@ -237,7 +237,10 @@ fn an_unapproved_sender_refuses_the_whole_file() {
 #[test]
 fn settings_come_from_the_row_then_flags_then_the_file_beside() {
     let dropped = Dropped::new();
-    dropped.file("march.toml", "sender = \"BESIDE\"\ntext = \"from beside\"\nsend_at = \"2026-07-01 09:00\"\npriority = 2\n");
+    dropped.file(
+        "march.toml",
+        "sender = \"BESIDE\"\ntext = \"from beside\"\nsend_at = \"2026-07-01 09:00\"\npriority = 2\n",
+    );
     let path = dropped.file("march.csv", "phone,from\n07700900001,\n07700900002,ROW\n");
     let flags = Options { sender: Some("FLAG".into()), ..Options::default() };
     let preview = check(&path, &flags, &checks()).unwrap();

@@ -67,7 +67,10 @@ impl House {
 async fn every_row_is_in_the_ledger_in_one_state_with_its_reason() {
     let house = House::new().await;
     let mut sql = house.sql().await;
-    sqlx::query("INSERT INTO suppressions VALUES (447700900004, '', 'STOP', 'ann', 0)").execute(&mut sql).await.unwrap();
+    sqlx::query("INSERT INTO suppressions VALUES (447700900004, '', 'STOP', 'ann', 0)")
+        .execute(&mut sql)
+        .await
+        .unwrap();
     let path = house.file(
         "march.csv",
         "phone,name,text,send_at\n07700900001,Ann,Hi {{name}},\n7700900001,Ann,Hi {{name}},\n07700900002,,Hi {{name}},\n\
@@ -145,10 +148,7 @@ async fn the_same_bytes_are_launched_again_only_on_purpose() {
     let renamed = house.file("renamed.csv", fs::read(&live).unwrap());
     match house.load(&renamed, &house.launch()).await.unwrap() {
         Outcome::AlreadyUnfinished(earlier) => {
-            assert_eq!(
-                earlier.to_string(),
-                "as live.csv on 2026-03-02 09:00:00 UTC by ann (campaigns: live)"
-            );
+            assert_eq!(earlier.to_string(), "as live.csv on 2026-03-02 09:00:00 UTC by ann (campaigns: live)");
         }
         Outcome::Loaded(loaded) => panic!("loaded twice: {loaded:?}"),
     }
@@ -169,8 +169,7 @@ async fn a_file_that_changed_since_it_was_checked_queues_nothing() {
     for bytes in ["phone\n07700900002\n", "phone\n07700900001\n07700900002\n", "phone\n\"07700900001\n"] {
         house.file("a.csv", bytes);
         let nothing = CancellationToken::new();
-        let error =
-            load(&house.ledger, &path, &preview, &house.launch(), now, |_| {}, &nothing).await.unwrap_err();
+        let error = load(&house.ledger, &path, &preview, &house.launch(), now, |_| {}, &nothing).await.unwrap_err();
         assert!(matches!(error, LoadError::Changed { .. }), "{error:?}");
         assert_eq!((house.count("imports").await, house.count("messages").await), (0, 0));
     }

@@ -2,11 +2,11 @@
 
 use crate::{
     Event, Ledger, Result,
-    claims::wake_chunk,
     db::{read_conn, sql, write_tx},
     error::During,
     events::append_event,
     time::ms,
+    transitions::wake_chunk,
 };
 use campaign::{CampaignId, RowId};
 use jiff::Timestamp;

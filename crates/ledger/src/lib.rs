@@ -5,6 +5,8 @@
 //!
 //! Deliberately not here: files, queues and HTTP; no call of this crate waits for any of them.
 
+mod abandoned;
+mod attempts;
 mod claims;
 mod clock;
 mod db;
@@ -14,25 +16,31 @@ mod events;
 mod feed;
 mod imports;
 mod listing;
+mod outcomes;
 mod owners;
 mod reports;
+mod statuses;
 mod time;
 mod tokens;
+mod transitions;
 
+pub use attempts::OpenAttempt;
 pub use campaign::token::TokenPhase;
-pub use claims::{Claim, ClaimedBatch, Recorded, RetryPolicy, SendingBatch, Start, Unsent};
+pub use claims::{Claim, ClaimedBatch, SendingBatch, Start, Unsent};
 pub use db::{Ledger, Schema};
 pub use decisions::{Todo, Verdict};
 pub use error::{Error, ErrorKind};
 pub use events::Event;
 pub use feed::{Backlog, Waiting};
 pub use imports::{Encoding, ImportStart, NewCampaign, NewChunk, NewImport, NewRow, NewText, Totals};
-pub use listing::{Applied, Delivery, DueDetail, ListedText, OpenAttempt, PendingWindow};
+pub use listing::{Applied, Delivery, ListedText};
+pub use outcomes::{Recorded, RetryPolicy};
 pub use owners::OwnerGuard;
 pub use reports::{
     CampaignSummary, Check, FailureReason, HeldRow, LiveOwner, REPORT_COLUMNS, ReportRow, Results, Story, StoryAttempt,
     StoryEvent, Trouble, WaitingRows,
 };
+pub use statuses::{DueDetail, PendingWindow};
 pub use tokens::{TokenClaim, TokenRow, TokenTrouble, TokenTroubleKind};
 
 /// Result of every call of this crate.

@@ -1,0 +1,106 @@
+//! What dead and silent workers leave behind.
+
+use crate::{
+    Event, Ledger, Result,
+    db::write_tx,
+    error::During,
+    events::append_event,
+    feed::ms_of,
+    time::ms,
+    transitions::{release_attempt, rest_chunk, wake_chunk},
+};
+use campaign::{AttemptId, ChunkId};
+use jiff::{SignedDuration, Timestamp};
+
+impl Ledger {
+    /// Takes back what the dead and the silent left behind: batches that were never begun are queued again, begun ones
+    /// become unknown. Answers how many attempts became unknown.
+    ///
+    /// The end of a begun attempt counts from when its owner's death was proven, and not before its request must have
+    /// ended; an attempt whose owner is only silent has no end yet, so nothing is decided about it.
+    pub async fn sweep_owners(&self, lease: SignedDuration, send_limit: SignedDuration, now: Timestamp) -> Result<u64> {
+        let operation = "take back what dead workers left";
+        let unknown = write_tx!(self, operation, |tx, dialect| {
+            let left: Vec<(i64, i64, String, Option<i64>, i64, Option<i64>)> = sqlx::query_as(
+                "SELECT a.id, a.chunk_id, a.state, a.sending_at, a.owner_id, w.ended_at
+                 FROM attempts a JOIN owners w ON w.id = a.owner_id
+                 WHERE a.state IN ('formed', 'sending', 'unknown') AND a.ended_at IS NULL
+                   AND (w.ended_at IS NOT NULL OR a.formed_at < $1) ORDER BY a.id LIMIT 1000",
+            )
+            .bind(ms(now) - ms_of(lease))
+            .fetch_all(&mut *tx)
+            .await
+            .during(operation)?;
+            let mut unknown = 0;
+            for (attempt, chunk, state, sending_at, owner, owner_ended_at) in left {
+                let chunk = ChunkId(chunk);
+                let (first, last) = chunk.row_range();
+                if state == "formed" {
+                    release_attempt!(
+                        tx,
+                        attempt,
+                        chunk,
+                        "'formed'",
+                        "its worker was gone before it was begun",
+                        None::<i64>,
+                        now,
+                        operation
+                    );
+                    rest_chunk!(tx, chunk, owner, now, operation);
+                    continue;
+                }
+                let silent = sending_at.is_some_and(|at| at < ms(now) - ms_of(lease));
+                if owner_ended_at.is_none() && (state == "unknown" || !silent) {
+                    continue;
+                }
+                let done = owner_ended_at.map(|ended| ended.max(sending_at.unwrap_or(ended) + ms_of(send_limit)));
+                let became = sqlx::query(
+                    "UPDATE attempts SET state = 'unknown', ended_at = $2, outcome = $3, look_at = $4
+                     WHERE id = $1 AND state IN ('sending', 'unknown') AND ended_at IS NULL",
+                )
+                .bind(attempt)
+                .bind(done)
+                .bind(if done.is_some() {
+                    "its worker died while sending"
+                } else {
+                    "its worker was not heard of while sending"
+                })
+                .bind(ms(now))
+                .execute(&mut *tx)
+                .await
+                .during(operation)?
+                .rows_affected();
+                unknown += became;
+                sqlx::query(
+                    "UPDATE messages SET state = 'unknown', updated_at = $4,
+                        reason = 'its worker died or froze while it was being sent'
+                     WHERE id BETWEEN $1 AND $2 AND attempt_id = $3 AND state = 'sending'",
+                )
+                .bind(first.0)
+                .bind(last.0)
+                .bind(attempt)
+                .bind(ms(now))
+                .execute(&mut *tx)
+                .await
+                .during(operation)?;
+                let event = Event {
+                    attempt: Some(AttemptId(attempt)),
+                    ..Event::new("unknown", "reconciler", "its worker was gone while it was being sent")
+                };
+                append_event!(tx, event, now).during(operation)?;
+            }
+            let orphans: Vec<(i64, i64)> = sqlx::query_as(
+                "SELECT k.id, k.owner_id FROM chunks k JOIN owners w ON w.id = k.owner_id
+                 WHERE k.state = 'working' AND w.ended_at IS NOT NULL LIMIT 1000",
+            )
+            .fetch_all(&mut *tx)
+            .await
+            .during(operation)?;
+            for (chunk, owner) in orphans {
+                rest_chunk!(tx, ChunkId(chunk), owner, now, operation);
+            }
+            unknown
+        });
+        Ok(unknown)
+    }
+}

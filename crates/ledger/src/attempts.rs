@@ -1,0 +1,314 @@
+//! Attempts whose texts are not all found yet, and how they end.
+
+use crate::{
+    Event, Ledger, Result,
+    db::{read_conn, sql, write_tx},
+    error::During,
+    events::append_event,
+    feed::json_ids,
+    time::{instant, ms},
+    transitions::wake_chunk,
+};
+use campaign::{AttemptId, ChunkId, Msisdn, RowId, SenderId, resolve::HoldReason};
+use jiff::Timestamp;
+
+/// An attempt whose texts are not all found yet.
+#[derive(Clone, Debug)]
+pub struct OpenAttempt {
+    /// Its id.
+    pub id: AttemptId,
+    /// From whom.
+    pub sender: SenderId,
+    /// Its chunk.
+    pub chunk: ChunkId,
+    /// The gateway said that it took it.
+    pub accepted: bool,
+    /// The answer is awaited still.
+    pub sending: bool,
+    /// When it was marked as sending.
+    pub sending_at: Timestamp,
+    /// When its sender was known to be done with it.
+    pub ended_at: Option<Timestamp>,
+    /// Rows that it named.
+    pub recipients: u64,
+    /// When to look for what was not found, once a sweep has passed it.
+    pub look_at: Option<Timestamp>,
+    /// How many times its window was read.
+    pub looks: u32,
+    /// The last reading that counts, and what it did not find.
+    pub before: Option<(Timestamp, Vec<RowId>)>,
+}
+
+#[derive(sqlx::FromRow)]
+struct AttemptRow {
+    id: i64,
+    sender: String,
+    chunk_id: i64,
+    state: String,
+    sending_at: i64,
+    ended_at: Option<i64>,
+    recipients: i64,
+    look_at: Option<i64>,
+    looks: i64,
+    looked_at: Option<i64>,
+    absent: Option<String>,
+}
+
+/// Ends an attempt whose absent rows were dealt with, and tells why.
+macro_rules! end_attempt {
+    ($tx:expr, $attempt:expr, $rows:expr, $kind:expr, $why:expr, $now:expr, $operation:expr) => {{
+        sqlx::query(
+            "UPDATE attempts SET state = 'settled', look_at = NULL WHERE id = $1 AND state IN ('accepted', 'unknown')",
+        )
+        .bind($attempt.id.0)
+        .execute(&mut *$tx)
+        .await
+        .during($operation)?;
+        let detail = format!("{} rows: {}", $rows, $why);
+        let event = Event { attempt: Some($attempt.id), ..Event::new($kind, "reconciler", detail) };
+        append_event!($tx, event, $now).during($operation)?;
+    }};
+}
+
+fn rows_of(json: &str) -> Vec<RowId> {
+    let ids: Vec<i64> = serde_json::from_str(json).unwrap_or_default();
+    ids.into_iter().map(RowId).collect()
+}
+
+impl Ledger {
+    /// Attempts whose texts are not all found, oldest first, for each sender that has any.
+    pub async fn open_attempts(&self, at_most: u32) -> Result<Vec<OpenAttempt>> {
+        let operation = "read the attempts that are open";
+        let rows: Vec<AttemptRow> = read_conn!(self, operation, |conn, dialect| {
+            sqlx::query_as(
+                "SELECT id, sender, chunk_id, state, sending_at, ended_at, recipients, look_at, looks, looked_at, absent
+                 FROM attempts WHERE state IN ('sending', 'accepted', 'unknown') AND sending_at IS NOT NULL
+                 ORDER BY sender, id LIMIT $1",
+            )
+            .bind(i64::from(at_most))
+            .fetch_all(&mut *conn)
+            .await
+            .during(operation)?
+        });
+        Ok(rows
+            .into_iter()
+            .filter_map(|row| {
+                Some(OpenAttempt {
+                    id: AttemptId(row.id),
+                    sender: SenderId::parse(&row.sender).ok()?,
+                    chunk: ChunkId(row.chunk_id),
+                    accepted: row.state == "accepted",
+                    sending: row.state == "sending",
+                    sending_at: instant(row.sending_at),
+                    ended_at: row.ended_at.map(instant),
+                    recipients: row.recipients.cast_unsigned(),
+                    look_at: row.look_at.map(instant),
+                    looks: u32::try_from(row.looks).unwrap_or(u32::MAX),
+                    before: row.looked_at.map(|at| (instant(at), rows_of(row.absent.as_deref().unwrap_or("[]")))),
+                })
+            })
+            .collect())
+    }
+
+    /// Which rows of an attempt have no `sms_id`, sorted. Empty: its texts are all found.
+    pub async fn absent_rows(&self, attempt: &OpenAttempt) -> Result<Vec<RowId>> {
+        let operation = "read which rows of an attempt are not found";
+        let (first, last) = attempt.chunk.row_range();
+        let rows: Vec<i64> = read_conn!(self, operation, |conn, dialect| {
+            sqlx::query_scalar(
+                "SELECT id FROM messages WHERE id BETWEEN $1 AND $2 AND attempt_id = $3 AND sms_id IS NULL
+                   AND state IN ('sending', 'unknown', 'accepted') ORDER BY id",
+            )
+            .bind(first.0)
+            .bind(last.0)
+            .bind(attempt.id.0)
+            .fetch_all(&mut *conn)
+            .await
+            .during(operation)?
+        });
+        Ok(rows.into_iter().map(RowId).collect())
+    }
+
+    /// The numbers of rows, to look for each by itself.
+    pub async fn destinations_of(&self, rows: &[RowId]) -> Result<Vec<Msisdn>> {
+        let operation = "read the numbers of rows";
+        let numbers: Vec<i64> = read_conn!(self, operation, |conn, dialect| {
+            sqlx::query_scalar(sql(format!(
+                "SELECT destination FROM messages WHERE id IN {} AND destination IS NOT NULL",
+                dialect.ids(1)
+            )))
+            .bind(json_ids(rows.iter().map(|row| row.0)))
+            .fetch_all(&mut *conn)
+            .await
+            .during(operation)?
+        });
+        Ok(numbers.into_iter().filter_map(|number| Msisdn::from_digits(number.cast_unsigned())).collect())
+    }
+
+    /// Ends those of these attempts whose texts are all found, and answers them.
+    pub async fn settle_found(&self, attempts: &[AttemptId]) -> Result<Vec<AttemptId>> {
+        let operation = "settle attempts";
+        let settled: Vec<i64> = write_tx!(self, operation, |tx, dialect| {
+            sqlx::query_scalar(sql(format!(
+                "UPDATE attempts SET state = 'settled', look_at = NULL
+                 WHERE id IN {} AND state IN ('accepted', 'unknown') AND NOT EXISTS
+                    (SELECT 1 FROM messages m WHERE m.id BETWEEN attempts.chunk_id * 512 AND attempts.chunk_id * 512 + 511
+                        AND m.attempt_id = attempts.id AND m.sms_id IS NULL
+                        AND m.state IN ('sending', 'unknown', 'accepted'))
+                 RETURNING id",
+                dialect.ids(1)
+            )))
+            .bind(json_ids(attempts.iter().map(|attempt| attempt.0)))
+            .fetch_all(&mut *tx)
+            .await
+            .during(operation)?
+        });
+        Ok(settled.into_iter().map(AttemptId).collect())
+    }
+
+    /// How many recipients were sent to from a sender between two instants: what reading that window would list.
+    pub async fn recipients_between(&self, sender: &SenderId, since: Timestamp, until: Timestamp) -> Result<u64> {
+        let operation = "count what a window of the list would show";
+        let recipients: i64 = read_conn!(self, operation, |conn, dialect| {
+            sqlx::query_scalar(
+                "SELECT CAST(coalesce(sum(recipients), 0) AS BIGINT) FROM attempts
+                 WHERE sender = $1 AND sending_at BETWEEN $2 AND $3",
+            )
+            .bind(sender.as_str())
+            .bind(ms(since))
+            .bind(ms(until))
+            .fetch_one(&mut *conn)
+            .await
+            .during(operation)?
+        });
+        Ok(recipients.cast_unsigned())
+    }
+
+    /// Remembers a reading of an attempt's window and when to read it again. `counts`: what it did not find is compared
+    /// with the next reading.
+    pub async fn look_again(
+        &self,
+        attempt: &OpenAttempt,
+        at: Timestamp,
+        counted: Option<(Timestamp, &[RowId])>,
+    ) -> Result<()> {
+        let operation = "remember a reading of the list";
+        let absent = counted.map(|(_, rows)| json_ids(rows.iter().map(|row| row.0)));
+        write_tx!(self, operation, |tx, dialect| {
+            sqlx::query(
+                "UPDATE attempts SET look_at = $3, looks = looks + 1, looked_at = coalesce($4, looked_at),
+                    absent = coalesce($5, absent)
+                 WHERE id = $1 AND looks = $2 AND state IN ('accepted', 'unknown')",
+            )
+            .bind(attempt.id.0)
+            .bind(i64::from(attempt.looks))
+            .bind(ms(at))
+            .bind(counted.map(|(at, _)| ms(at)))
+            .bind(absent)
+            .execute(&mut *tx)
+            .await
+            .during(operation)?;
+        });
+        Ok(())
+    }
+
+    /// Holds the absent rows of an attempt for a person to decide, and ends the attempt.
+    pub async fn hold(&self, attempt: &OpenAttempt, absent: &[RowId], why: HoldReason, now: Timestamp) -> Result<u64> {
+        let operation = "hold rows";
+        let held = write_tx!(self, operation, |tx, dialect| {
+            let held = sqlx::query(sql(format!(
+                "UPDATE messages SET state = 'held', reason = $2, updated_at = $3
+                 WHERE id IN {} AND attempt_id = $4 AND sms_id IS NULL AND state IN ('unknown', 'accepted')",
+                dialect.ids(1)
+            )))
+            .bind(json_ids(absent.iter().map(|row| row.0)))
+            .bind(why.sentence())
+            .bind(ms(now))
+            .bind(attempt.id.0)
+            .execute(&mut *tx)
+            .await
+            .during(operation)?
+            .rows_affected();
+            end_attempt!(tx, attempt, held, "held", why.sentence(), now, operation);
+            held
+        });
+        Ok(held)
+    }
+
+    /// Queues the absent rows of an attempt once more; rows that were resent before are held instead. Ends the attempt.
+    /// Answers how many were queued and how many held.
+    pub async fn resend(&self, attempt: &OpenAttempt, absent: &[RowId], now: Timestamp) -> Result<(u64, u64)> {
+        let operation = "queue absent rows again";
+        let ids = json_ids(absent.iter().map(|row| row.0));
+        let counts = write_tx!(self, operation, |tx, dialect| {
+            let held = sqlx::query(sql(format!(
+                "UPDATE messages SET state = 'held', reason = $2, updated_at = $3
+                 WHERE id IN {} AND attempt_id = $4 AND sms_id IS NULL AND state = 'unknown' AND resends > 0",
+                dialect.ids(1)
+            )))
+            .bind(&ids)
+            .bind("it was lost twice: the gateway's list shows neither text")
+            .bind(ms(now))
+            .bind(attempt.id.0)
+            .execute(&mut *tx)
+            .await
+            .during(operation)?
+            .rows_affected();
+            let queued = sqlx::query(sql(format!(
+                "UPDATE messages SET state = 'queued', reason = 'proven absent from the gateway''s list; sent once more',
+                    resends = resends + 1, attempt_id = NULL, not_before = NULL, updated_at = $2
+                 WHERE id IN {} AND attempt_id = $3 AND sms_id IS NULL AND state = 'unknown'",
+                dialect.ids(1)
+            )))
+            .bind(&ids)
+            .bind(ms(now))
+            .bind(attempt.id.0)
+            .execute(&mut *tx)
+            .await
+            .during(operation)?
+            .rows_affected();
+            if queued > 0 {
+                wake_chunk!(tx, attempt.chunk, ms(now), operation);
+            }
+            let why = "proven absent from the list by two readings; queued once more";
+            end_attempt!(tx, attempt, queued, "resent", why, now, operation);
+            (queued, held)
+        });
+        Ok(counts)
+    }
+
+    /// Whether a text from `sender` that was sent after `since` is in the list.
+    pub async fn later_text_listed(&self, sender: &SenderId, since: Timestamp) -> Result<bool> {
+        let operation = "look for a later text";
+        let later: i64 = read_conn!(self, operation, |conn, dialect| {
+            sqlx::query_scalar(
+                "SELECT count(*) FROM (SELECT 1 FROM attempts a WHERE a.sender = $1 AND a.sending_at > $2
+                    AND a.state = 'settled' AND a.outcome = 'accepted' AND EXISTS
+                        (SELECT 1 FROM messages m WHERE m.id BETWEEN a.chunk_id * 512 AND a.chunk_id * 512 + 511
+                            AND m.attempt_id = a.id AND m.id_source = 'list') LIMIT 1) AS later",
+            )
+            .bind(sender.as_str())
+            .bind(ms(since))
+            .fetch_one(&mut *conn)
+            .await
+            .during(operation)?
+        });
+        Ok(later > 0)
+    }
+
+    /// Whether the list has proven itself: many recipients were found in it, and nothing in it is unexplained.
+    pub async fn list_is_proven(&self, sender: &SenderId, recipients_min: u64) -> Result<bool> {
+        let operation = "read whether the list has proven itself";
+        let (listed, unexplained): (i64, i64) = read_conn!(self, operation, |conn, dialect| {
+            sqlx::query_as(
+                "SELECT coalesce((SELECT value FROM learned WHERE name = 'recipients_listed'), 0),
+                        (SELECT count(*) FROM unexplained WHERE sender = $1)",
+            )
+            .bind(sender.as_str())
+            .fetch_one(&mut *conn)
+            .await
+            .during(operation)?
+        });
+        Ok(unexplained == 0 && listed.cast_unsigned() >= recipients_min)
+    }
+}

@@ -1,0 +1,119 @@
+//! Transitions that more than one caller makes, each within its caller's transaction and guarded by the state that it leaves.
+
+/// Wakes a chunk that was put to rest before a row of it was queued again.
+macro_rules! wake_chunk {
+    ($tx:expr, $chunk:expr, $due:expr, $operation:expr) => {
+        sqlx::query("UPDATE chunks SET state = 'waiting', due_at = $2 WHERE id = $1 AND state = 'done'")
+            .bind($chunk.0)
+            .bind($due)
+            .execute(&mut *$tx)
+            .await
+            .during($operation)?
+    };
+}
+/// Releases an attempt of which no byte has left, and queues its rows again. Zero rows: someone else had released it.
+macro_rules! release_attempt {
+    ($tx:expr, $attempt:expr, $chunk:expr, $from:literal, $why:expr, $not_before:expr, $now:expr, $operation:expr) => {{
+        let (first, last) = $chunk.row_range();
+        let released = sqlx::query(concat!(
+            "UPDATE attempts SET state = 'released', ended_at = $2, outcome = $3 WHERE id = $1 AND ended_at IS NULL
+             AND state IN (",
+            $from,
+            ")"
+        ))
+        .bind($attempt)
+        .bind(ms($now))
+        .bind($why)
+        .execute(&mut *$tx)
+        .await
+        .during($operation)?
+        .rows_affected();
+        if released == 1 {
+            sqlx::query(
+                "UPDATE messages SET state = 'queued', attempt_id = NULL, attempts = attempts - 1, sent_via = NULL,
+                    not_before = $5, updated_at = $4
+                 WHERE id BETWEEN $1 AND $2 AND attempt_id = $3 AND state IN ('sending', 'unknown') AND sms_id IS NULL",
+            )
+            .bind(first.0)
+            .bind(last.0)
+            .bind($attempt)
+            .bind(ms($now))
+            .bind($not_before)
+            .execute(&mut *$tx)
+            .await
+            .during($operation)?;
+            wake_chunk!($tx, $chunk, ms($now), $operation);
+        }
+    }};
+}
+
+/// Queues the rows of an attempt again that certainly did nothing.
+macro_rules! requeue {
+    ($tx:expr, $batch:expr, $from:literal, $reason:expr, $not_before:expr, $now:expr, $operation:expr) => {{
+        let (first, last) = $batch.chunk.row_range();
+        sqlx::query(concat!(
+            "UPDATE messages SET state = 'queued', attempt_id = NULL, reason = $5, not_before = $6, updated_at = $4
+             WHERE id BETWEEN $1 AND $2 AND attempt_id = $3 AND sms_id IS NULL AND state IN (",
+            $from,
+            ")"
+        ))
+        .bind(first.0)
+        .bind(last.0)
+        .bind($batch.attempt.0)
+        .bind(ms($now))
+        .bind($reason)
+        .bind($not_before)
+        .execute(&mut *$tx)
+        .await
+        .during($operation)?;
+        wake_chunk!($tx, $batch.chunk, $not_before, $operation);
+    }};
+}
+
+/// Rejects rows that the gateway refused as wrong. They were queued again a statement earlier, in the same transaction.
+macro_rules! reject {
+    ($tx:expr, $batch:expr, $rows:expr, $reason:expr, $now:expr, $operation:expr, $dialect:expr) => {{
+        sqlx::query(sql(format!(
+            "UPDATE messages SET state = 'rejected', reason = $2, final_at = $3, updated_at = $3, attempt_id = $4,
+                not_before = NULL
+             WHERE id IN {} AND state = 'queued'",
+            $dialect.ids(1)
+        )))
+        .bind(json_ids($rows.map(|row| row.0)))
+        .bind($reason)
+        .bind(ms($now))
+        .bind($batch.attempt.0)
+        .execute(&mut *$tx)
+        .await
+        .during($operation)?;
+    }};
+}
+
+/// Puts a chunk to rest: done when none of its rows is queued, else waiting until the first is due.
+macro_rules! rest_chunk {
+    ($tx:expr, $chunk:expr, $owner:expr, $now:expr, $operation:expr) => {{
+        let (first, last) = $chunk.row_range();
+        let (queued, due): (i64, Option<i64>) = sqlx::query_as(
+            "SELECT count(*), min(CASE WHEN coalesce(not_before, 0) > coalesce(scheduled_for, 0)
+                THEN not_before ELSE coalesce(scheduled_for, 0) END)
+             FROM messages WHERE id BETWEEN $1 AND $2 AND state IN ('queued', 'scheduled')",
+        )
+        .bind(first.0)
+        .bind(last.0)
+        .fetch_one(&mut *$tx)
+        .await
+        .during($operation)?;
+        sqlx::query(
+            "UPDATE chunks SET state = $3, due_at = $4, owner_id = NULL WHERE id = $1 AND state = 'working' AND owner_id = $2",
+        )
+        .bind($chunk.0)
+        .bind($owner)
+        .bind(if queued > 0 { "waiting" } else { "done" })
+        .bind(due.unwrap_or(ms($now)))
+        .execute(&mut *$tx)
+        .await
+        .during($operation)?;
+    }};
+}
+
+pub(crate) use {reject, release_attempt, requeue, rest_chunk, wake_chunk};
