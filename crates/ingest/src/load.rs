@@ -205,7 +205,7 @@ pub(crate) async fn begin(
 }
 
 /// Loads the rows and makes the campaigns active.
-#[expect(clippy::too_many_arguments, reason = "each is its own thing, and two callers stand beside it")]
+#[expect(clippy::too_many_arguments, reason = "each is its own thing, and both callers stand by")]
 pub(crate) async fn fill(
     ledger: &Ledger,
     path: &Path,
@@ -247,7 +247,10 @@ pub(crate) async fn fill(
             past_conflicts(|| ledger.abandon_import(import)).await?;
             return Err(changed());
         }
-        Err(Stop::Unreadable(refusal)) => return Err(LoadError::Refused(refusal)),
+        Err(Stop::Unreadable(refusal)) => {
+            past_conflicts(|| ledger.abandon_import(import)).await?;
+            return Err(LoadError::Refused(refusal));
+        }
         Err(Stop::NobodyWrites) => return Err(LoadError::Cancelled),
     };
     // Before the import is finished: after it, nobody would come back for them.

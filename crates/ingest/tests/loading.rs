@@ -1,4 +1,5 @@
 //! Files go into a ledger, whole or not at all.
+#![expect(clippy::unwrap_used, reason = "clippy takes the helpers of tests for no tests")]
 
 use campaign::SenderId;
 use ingest::{Checks, Launch, LoadError, Loaded, Options, Outcome, check, load};
