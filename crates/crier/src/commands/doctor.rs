@@ -150,8 +150,12 @@ async fn ask(ledger: &Ledger, gateway: &Gateway, findings: &mut Findings) {
 /// What the ledger itself tells.
 async fn contents(ledger: &Ledger, findings: &mut Findings) -> anyhow::Result<()> {
     let trouble = ledger.trouble().await?;
-    if let Some(words) = trouble.token {
-        findings.0.push(Finding { subject: "token", verdict: Verdict::Wrong, found: words, done: Done::Config });
+    match trouble.token {
+        Some(words) if trouble.token_refused => {
+            findings.0.push(Finding { subject: "token", verdict: Verdict::Wrong, found: words, done: Done::Config });
+        }
+        Some(words) => findings.look("token", words),
+        None => {}
     }
     let owners = ledger.live_owners().await?;
     if owners.is_empty() {
