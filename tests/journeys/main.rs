@@ -6,3 +6,4 @@
 mod harness;
 
 mod first_steps;
+mod production;
