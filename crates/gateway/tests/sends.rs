@@ -1,5 +1,7 @@
 //! Send calls over a real socket: what leaves, how often, and what is made of the answer.
 
+#![expect(clippy::unwrap_used, reason = "clippy takes only the tests themselves for tests")]
+
 mod support;
 
 use campaign::{
