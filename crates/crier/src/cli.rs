@@ -12,15 +12,22 @@ use std::path::PathBuf;
 #[command(name = "crier", version, arg_required_else_help = true, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
     /// Read the settings from this file [default: crier.toml here, else /etc/crier/crier.toml, if there is one]
-    #[arg(long, global = true, value_name = "FILE", env = "CRIER_CONFIG", hide_env = true)]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Global options",
+        value_name = "FILE",
+        env = "CRIER_CONFIG",
+        hide_env = true
+    )]
     pub(crate) config: Option<PathBuf>,
 
     /// Set one setting, over file and environment; `crier config` lists them
-    #[arg(long = "set", global = true, value_name = "SECTION.KEY=VALUE")]
+    #[arg(long = "set", global = true, help_heading = "Global options", value_name = "SECTION.KEY=VALUE")]
     pub(crate) set: Vec<String>,
 
     /// Print data as JSON
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Global options")]
     pub(crate) json: bool,
 
     #[command(subcommand)]

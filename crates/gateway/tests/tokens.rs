@@ -1,5 +1,7 @@
 //! One token for any number of processes, over a real socket and both databases.
 
+#![expect(clippy::unwrap_used, reason = "clippy takes only the tests themselves for tests")]
+
 mod support;
 
 use campaign::token::TokenPhase;

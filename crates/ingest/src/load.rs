@@ -30,8 +30,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Rows that wait for others of their text.
 const BUFFERED_ROWS_MAX: usize = 8_000;
-/// Rows of one transaction, about.
-const ROWS_PER_APPEND: usize = 10_000;
+/// Rows of one transaction, about. Up to four such blocks are in memory.
+const ROWS_PER_APPEND: usize = 5_000;
 /// Times a call is made again at once because another transaction won.
 const CONFLICTS_MAX: u32 = 20;
 
@@ -218,7 +218,7 @@ pub(crate) async fn fill(
 ) -> Result<Loaded, LoadError> {
     let Loading { import, campaigns } = loading;
     let now = clock();
-    // One block is made while another is written: two in memory, and one in the channel.
+    // One block is made while another is written.
     let (blocks, mut to_write) = mpsc::channel::<Vec<NewChunk>>(1);
     let reader = Reader {
         path: path.to_owned(),
