@@ -82,7 +82,25 @@ impl Production {
 
     /// Waits until no row of any campaign is to change by itself.
     pub(crate) fn wait_till_settled(&self) {
-        wait_till_settled(&self.crier);
+        wait_till_settled(&self.crier, || {
+            let open = "SELECT coalesce(json_agg(a), '[]')::text FROM (SELECT id, state, owner_id, sending_at, ended_at, outcome,
+                look_at, looks, looked_at FROM attempts WHERE state IN ('formed', 'sending', 'accepted', 'unknown')) a";
+            let cursors = "SELECT coalesce(json_agg(c), '[]')::text FROM cursors c";
+            let owners = "SELECT coalesce(json_agg(o), '[]')::text FROM owners o";
+            [open, cursors, owners].map(|query| self.ask::<String>(query)).join("\n")
+        });
+    }
+
+    /// Asks the ledger's database itself.
+    pub(crate) fn ask<T>(&self, query: &'static str) -> T
+    where
+        T: Send + Unpin + for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+    {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let pool = sqlx::PgPool::connect(&self.database.url()).await.expect("the database is there");
+            sqlx::query_scalar(query).fetch_one(&pool).await.expect("the query is right")
+        })
     }
 
     /// Waits for the end of a mailing that was dropped as `{campaign}.csv`, and checks the promise.
@@ -119,7 +137,8 @@ impl Production {
 }
 
 /// Waits until no row is to change by itself. Asks now and then only: each question is a process.
-pub(crate) fn wait_till_settled(crier: &Crier) {
+/// `explain` says more where that takes too long.
+pub(crate) fn wait_till_settled(crier: &Crier, explain: impl Fn() -> String) {
     const EVERY: Duration = Duration::from_millis(1500);
     let mut asked: Option<Instant> = None;
     let mut last = String::new();
@@ -132,7 +151,7 @@ pub(crate) fn wait_till_settled(crier: &Crier) {
         asked = Some(Instant::now());
         let campaigns: Value = serde_json::from_str(&answer.stdout).unwrap_or(json!([]));
         last = answer.stdout;
-        assert!(begun.elapsed() < DEADLINE - Duration::from_secs(5), "not settled: {last}");
+        assert!(begun.elapsed() < DEADLINE - Duration::from_secs(5), "not settled: {last}\n{}", explain());
         answer.code == Some(0)
             && campaigns.as_array().is_some_and(|campaigns| {
                 !campaigns.is_empty()
