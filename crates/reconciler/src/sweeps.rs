@@ -36,6 +36,14 @@ impl Reconciler {
         let ended = |attempt: &OpenAttempt| second(self.ended(attempt));
         let cursor = self.ledger.cursor(sender).await?;
         let first_look = cursor.map_or(self.settings.first_look, |(_, learned)| learned);
+        // An audit reads on to the present and takes the cursor along: what ended before it has been read already, and a
+        // window for it would begin after its end.
+        let is_read = |attempt: &&OpenAttempt| cursor.is_some_and(|(swept_to, _)| ended(attempt) <= swept_to);
+        let (passed, unread): (Vec<_>, Vec<_>) = unread.into_iter().partition(is_read);
+        self.pass(passed, first_look).await?;
+        if unread.is_empty() {
+            return Ok(());
+        }
         let mut recipients = 0;
         let enough = unread.iter().find(|attempt| {
             recipients += attempt.recipients;
@@ -55,7 +63,15 @@ impl Reconciler {
         if !self.sweep_window(sender, window, first_look).await? {
             return Ok(());
         }
-        let passed: Vec<&OpenAttempt> = unread.into_iter().filter(|attempt| ended(attempt) <= window.until).collect();
+        let passed = unread.into_iter().filter(|attempt| ended(attempt) <= window.until).collect();
+        self.pass(passed, first_look).await
+    }
+
+    /// Settles attempts that the sweep has passed; those whose texts were not all found are looked for again.
+    async fn pass(&self, passed: Vec<&OpenAttempt>, first_look: SignedDuration) -> Result<(), RoundError> {
+        if passed.is_empty() {
+            return Ok(());
+        }
         let ids: Vec<_> = passed.iter().map(|attempt| attempt.id).collect();
         let settled = self.ledger.settle_found(&ids).await?;
         let now = self.ledger.now();
