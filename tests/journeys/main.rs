@@ -5,5 +5,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod bad_input;
+mod embedded;
 mod first_steps;
 mod production;
