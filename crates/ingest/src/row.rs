@@ -84,6 +84,8 @@ pub(crate) struct Assessor {
     now: Timestamp,
     campaigns: Vec<String>,
     campaign_by_name: HashMap<String, u16>,
+    /// The campaign of the row before.
+    last_campaign: Option<u16>,
     senders: HashMap<String, Arc<SenderId>>,
     default_sender: Option<Arc<SenderId>>,
     texts: Texts,
@@ -108,6 +110,7 @@ impl Assessor {
             now,
             campaigns: Vec::new(),
             campaign_by_name: HashMap::new(),
+            last_campaign: None,
             senders: HashMap::new(),
             seen: Seen::default(),
             times: Default::default(),
@@ -144,8 +147,11 @@ impl Assessor {
             ambiguous_time: false,
         };
         if record.len() != self.columns.len() {
-            // Which cell is missing can't be known, so none is believed.
-            row.campaign = self.campaign(number, None)?;
+            // Which cell is missing can't be known, so none is believed; it is shown with the row before it.
+            row.campaign = match self.last_campaign {
+                Some(campaign) => campaign,
+                None => self.campaign(number, None)?,
+            };
             row.destination_raw = record.get(self.columns.destination).unwrap_or_default().to_owned();
             row.verdict = Verdict::Invalid(Reject::new(
                 if record.len() < self.columns.len() { "cells_missing" } else { "cells_extra" },
@@ -156,6 +162,7 @@ impl Assessor {
         let written = cell(record, self.columns.campaign);
         let campaign_problem = written.and_then(|name| check_campaign_name(name).err());
         row.campaign = self.campaign(number, if campaign_problem.is_some() { None } else { written })?;
+        self.last_campaign = Some(row.campaign);
         row.destination_raw = record.get(self.columns.destination).unwrap_or_default().to_owned();
         row.reference = cell(record, self.columns.reference).map(str::to_owned);
 
