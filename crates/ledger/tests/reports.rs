@@ -1,5 +1,7 @@
 //! What people read of the ledger, on both databases.
 
+#![expect(clippy::unwrap_used, reason = "clippy takes only the tests themselves for tests")]
+
 use campaign::{ChunkId, Msisdn, Outcome, RowState, SenderId, SmsId, TextId, outcome::Ambiguous};
 use jiff::{SignedDuration, Timestamp};
 use ledger::{
