@@ -2,7 +2,7 @@
 
 use crate::{
     exit::{Done, Stop},
-    setup::Setup,
+    setup::{PATIENTLY, Setup},
 };
 use campaign::{OwnerId, resolve::OnAbsent};
 use gateway::Gateway;
@@ -196,7 +196,7 @@ fn signed(length: Duration) -> SignedDuration {
 pub(crate) async fn parts_when_up(setup: &Setup, kind: &str) -> anyhow::Result<Option<Parts>> {
     let Some(ledger) = setup.when_up(async || setup.ledger().await).await? else { return Ok(None) };
     let Some(queue) = setup.when_up(async || setup.queue().await).await? else { return Ok(None) };
-    let gateway = setup.gateway(&ledger, setup.budget(&queue), kind)?;
+    let gateway = setup.gateway(&ledger, setup.budget(&queue), kind, PATIENTLY)?;
     Ok(Some(Parts { ledger, queue, gateway }))
 }
 

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     exit::{Done, Stop},
     output,
-    setup::{Setup, host, who},
+    setup::{PATIENTLY, Setup, host, who},
     stages::{End, Stages},
 };
 use gateway::Gateway;
@@ -73,7 +73,8 @@ async fn watch(setup: &Setup, dir: PathBuf) -> anyhow::Result<Done> {
     let with_gateway = setup.settings.gateway.credentials_if_any()?.is_some();
     let Some(ledger) = setup.when_up(async || setup.ledger().await).await? else { return Ok(setup.stopper.done()) };
     let Some(queue) = setup.when_up(async || setup.queue().await).await? else { return Ok(setup.stopper.done()) };
-    let gateway = if with_gateway { Some(setup.gateway(&ledger, setup.budget(&queue), "ingest")?) } else { None };
+    let gateway =
+        if with_gateway { Some(setup.gateway(&ledger, setup.budget(&queue), "ingest", PATIENTLY)?) } else { None };
     loop {
         let started = setup.when_up(async || Stages::feeding(setup, &ledger, &queue, "ingest").await).await?;
         let Some(mut stages) = started else { break };
