@@ -10,9 +10,7 @@ use crate::{
     setup::{PATIENTLY, Setup, host, who},
     stages::{End, Stages},
 };
-use gateway::Gateway;
 use ingest::{Happened, Outcome, WatchSettings};
-use ledger::Ledger;
 use std::{
     path::{Path, PathBuf},
     time::Duration,
@@ -89,11 +87,7 @@ async fn watch(setup: &Setup, dir: PathBuf) -> anyhow::Result<Done> {
             Ok(ingest::watch(&to_load, &settings, clock, |happened| tell(&happened, &wake), &stop).await?)
         });
         if let Some(gateway) = gateway.clone() {
-            let to_record = ledger.clone();
-            stages.beside("list of senders", async move |stop| {
-                while stop.run_until_cancelled(refresh(&to_record, &gateway)).await.is_some() {}
-                Ok(())
-            });
+            stages.know_senders(&ledger, gateway);
         }
         tracing::info!(folder = %dir.display(), "watching for files");
         if stages.until(Duration::from_secs(1), async || false).await? == End::Asked {
@@ -101,18 +95,6 @@ async fn watch(setup: &Setup, dir: PathBuf) -> anyhow::Result<Done> {
         }
     }
     Ok(setup.stopper.done())
-}
-
-/// Keeps the ledger's list of approved senders fresh.
-async fn refresh(ledger: &Ledger, gateway: &Gateway) {
-    let wait = match file::approved_by_gateway(ledger, gateway).await {
-        Ok(_) => Duration::from_secs(300),
-        Err(error) => {
-            tracing::warn!("the senders were not read: {}", crate::exit::line(&error));
-            Duration::from_secs(30)
-        }
-    };
-    tokio::time::sleep(wait).await;
 }
 
 /// Logs what the watcher does, and wakes the feeder for what was loaded.
