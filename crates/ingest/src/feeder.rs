@@ -82,14 +82,13 @@ impl Feeder {
     /// Feeds what is due now; answers how many jobs were pushed.
     pub async fn feed_once(&self) -> Result<usize, FeedError> {
         let now = self.ledger.now();
-        let backlog =
-            self.ledger.backlog(self.settings.outstanding_max, self.settings.replay_after, now).await?;
+        let backlog = self.ledger.backlog(self.settings.outstanding_max, self.settings.replay_after, now).await?;
         let next = choose(&backlog, self.settings.outstanding_max);
         if next.is_empty() {
             return Ok(0);
         }
         let ids: Vec<ChunkId> = next.iter().map(|(_, chunk)| *chunk).collect();
-        let fed = self.ledger.feed(&ids, now).await?;
+        let fed = self.ledger.feed(&ids, self.settings.replay_after, now).await?;
         let jobs: Vec<Job> = next
             .into_iter()
             .filter(|(_, chunk)| fed.contains(chunk))
