@@ -25,7 +25,8 @@ impl Ledger {
                 "SELECT a.id, a.chunk_id, a.state, a.sending_at, a.owner_id, w.ended_at
                  FROM attempts a JOIN owners w ON w.id = a.owner_id
                  WHERE a.state IN ('formed', 'sending', 'unknown') AND a.ended_at IS NULL
-                   AND (w.ended_at IS NOT NULL OR a.formed_at < $1) ORDER BY a.id LIMIT 1000",
+                   AND (w.ended_at IS NOT NULL OR a.state = 'formed' AND a.formed_at < $1
+                        OR a.state = 'sending' AND a.sending_at < $1) ORDER BY a.id LIMIT 1000",
             )
             .bind(ms(now) - ms_of(lease))
             .fetch_all(&mut *tx)
@@ -49,10 +50,6 @@ impl Ledger {
                     rest_chunk!(tx, chunk, owner, now, operation);
                     continue;
                 }
-                let silent = sending_at.is_some_and(|at| at < ms(now) - ms_of(lease));
-                if owner_ended_at.is_none() && (state == "unknown" || !silent) {
-                    continue;
-                }
                 let done = owner_ended_at.map(|ended| ended.max(sending_at.unwrap_or(ended) + ms_of(send_limit)));
                 let became = sqlx::query(
                     "UPDATE attempts SET state = 'unknown', ended_at = $2, outcome = $3, look_at = $4
@@ -70,6 +67,9 @@ impl Ledger {
                 .await
                 .during(operation)?
                 .rows_affected();
+                if became == 0 {
+                    continue; // Its worker has just recorded it.
+                }
                 unknown += became;
                 sqlx::query(
                     "UPDATE messages SET state = 'unknown', updated_at = $4,
@@ -89,10 +89,14 @@ impl Ledger {
                 };
                 append_event!(tx, event, now).during(operation)?;
             }
+            // Also those whose worker lives and has nothing left of them: the answer to its claim was lost, or the ledger was
+            // away when it finished.
             let orphans: Vec<(i64, i64)> = sqlx::query_as(
                 "SELECT k.id, k.owner_id FROM chunks k JOIN owners w ON w.id = k.owner_id
-                 WHERE k.state = 'working' AND w.ended_at IS NOT NULL LIMIT 1000",
+                 WHERE k.state = 'working' AND (w.ended_at IS NOT NULL OR k.fed_at < $1 AND k.id NOT IN
+                    (SELECT a.chunk_id FROM attempts a WHERE a.state IN ('formed', 'sending'))) LIMIT 1000",
             )
+            .bind(ms(now) - ms_of(lease))
             .fetch_all(&mut *tx)
             .await
             .during(operation)?;
