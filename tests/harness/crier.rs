@@ -27,12 +27,12 @@ impl Crier {
         self
     }
 
-    /// Sends to this sandbox, which takes any credentials.
+    /// Sends to this sandbox, with its credentials.
     pub(crate) fn gateway(self, sandbox: &Sandbox) -> Self {
         self.set("GATEWAY__BASE_URL", sandbox.base_url())
-            .set("GATEWAY__CLIENT_ID", "1")
-            .set("GATEWAY__CLIENT_SECRET", "sandbox-client-secret")
-            .set("GATEWAY__USERNAME", "sandbox@example.com")
+            .set("GATEWAY__CLIENT_ID", "sandbox-client")
+            .set("GATEWAY__CLIENT_SECRET", "sandbox-secret")
+            .set("GATEWAY__USERNAME", "sandbox")
             .set("GATEWAY__PASSWORD", "sandbox-password")
     }
 

@@ -3,30 +3,51 @@
 //! A journey owns everything that it starts; see `testbed` for the servers and for waiting.
 
 mod crier;
+mod mailing;
+mod oracle;
+mod production;
 mod sandbox;
+mod spy;
 
 pub(crate) use crier::Crier;
+pub(crate) use mailing::Mailing;
+pub(crate) use oracle::{Account, account};
+pub(crate) use production::Production;
 pub(crate) use sandbox::Sandbox;
+pub(crate) use spy::Spy;
 pub(crate) use testbed::{Database, Finished, Postgres, Process, Redis, Signal, database, eventually};
 
+use serde_json::{Value, json};
 use std::{fs, path::PathBuf, time::Duration};
 use tempfile::TempDir;
 
 /// Longer than anything that a journey waits for on a loaded machine.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(100);
 
 /// The place of one journey: a directory of its own, and a sandbox that knows the sender `ACME`.
 pub(crate) struct Place {
-    pub(crate) dir: TempDir,
     pub(crate) sandbox: Sandbox,
+    pub(crate) dir: TempDir,
 }
 
 impl Place {
+    /// With a gateway that delivers fast and allows more calls than a journey makes.
     pub(crate) fn new() -> Self {
+        Self::with(&json!({}))
+    }
+
+    /// With a gateway that is like this besides.
+    pub(crate) fn with(config: &Value) -> Self {
         let dir =
             tempfile::Builder::new().prefix("crier-journey-").tempdir().expect("temporary directories can be made");
-        let sandbox = Sandbox::start(dir.path());
-        Self { dir, sandbox }
+        let mut fast = json!({
+            "delivery_min_ms": 100, "delivery_max_ms": 500, "rate_limit": 100_000, "fail_endings": ["999"],
+        });
+        for (key, value) in config.as_object().into_iter().flatten() {
+            fast[key] = value.clone();
+        }
+        let sandbox = Sandbox::start(dir.path(), &fast);
+        Self { sandbox, dir }
     }
 
     /// Writes a file and names its path.
@@ -47,17 +68,16 @@ impl Place {
             .gateway(&self.sandbox)
             .ledger(&self.sqlite())
             .queue("memory:")
-            .set("RECONCILE__SETTLE", "1s")
+            .set("GATEWAY__CALLS_PER_WINDOW", "100000")
+            .set("GATEWAY__CONNECT_TIMEOUT", "2s")
+            .set("GATEWAY__READ_TIMEOUT", "10s")
+            .set("GATEWAY__SEND_TIMEOUT", "5s")
+            .set("RECONCILE__SETTLE", "2s")
+            .set("RECONCILE__FIRST_LOOK", "1s")
     }
 
     /// `crier` as in production: a ledger and a queue that processes share.
     pub(crate) fn crier_on(&self, ledger: &Database, queue: &Redis) -> Crier {
         self.crier().ledger(&ledger.url()).queue(&queue.url())
     }
-}
-
-/// A file of `rows` recipients, each with its own valid number that nobody has a phone for, in `texts` different texts.
-pub(crate) fn campaign(rows: u32, texts: u32) -> String {
-    let row = |n: u32| format!("447{:09},ACME,Text {} of the campaign\n", 400_000_000 + n, n % texts);
-    std::iter::once("destination,sender,text\n".to_owned()).chain((0..rows).map(row)).collect()
 }

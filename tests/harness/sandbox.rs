@@ -14,8 +14,14 @@ pub(crate) struct Sandbox {
 
 impl Sandbox {
     /// Starts one on a free port; it says which in its first line.
-    pub(crate) fn start(dir: &Path) -> Self {
-        let mut process = Crier::new(dir).spawn(["sandbox", "--listen", "127.0.0.1:0"]);
+    pub(crate) fn start(dir: &Path, config: &Value) -> Self {
+        Self::start_at(dir, config, "127.0.0.1:0")
+    }
+
+    /// Starts one at this address.
+    pub(crate) fn start_at(dir: &Path, config: &Value, listen: &str) -> Self {
+        let config = config.to_string();
+        let mut process = Crier::new(dir).spawn(["sandbox", "--listen", listen, "--config-json", &config]);
         let line = process.first_line(DEADLINE);
         let base_url = line.split_whitespace().find(|word| word.starts_with("http://"));
         let base_url = base_url.unwrap_or_else(|| panic!("the sandbox did not say its address: {line}")).to_owned();

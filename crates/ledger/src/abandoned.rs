@@ -12,6 +12,17 @@ use crate::{
 use campaign::{AttemptId, ChunkId};
 use jiff::{SignedDuration, Timestamp};
 
+/// An attempt that its worker may have left.
+#[derive(sqlx::FromRow)]
+struct Left {
+    attempt: i64,
+    chunk: i64,
+    state: String,
+    sending_at: Option<i64>,
+    owner: i64,
+    owner_ended_at: Option<i64>,
+}
+
 impl Ledger {
     /// Takes back what the dead and the silent left behind: batches that were never begun are queued again, begun ones
     /// become unknown. Answers how many attempts became unknown.
@@ -21,8 +32,9 @@ impl Ledger {
     pub async fn sweep_owners(&self, lease: SignedDuration, send_limit: SignedDuration, now: Timestamp) -> Result<u64> {
         let operation = "take back what dead workers left";
         let unknown = write_tx!(self, operation, |tx, dialect| {
-            let left: Vec<(i64, i64, String, Option<i64>, i64, Option<i64>)> = sqlx::query_as(
-                "SELECT a.id, a.chunk_id, a.state, a.sending_at, a.owner_id, w.ended_at
+            let left: Vec<Left> = sqlx::query_as(
+                "SELECT a.id AS attempt, a.chunk_id AS chunk, a.state, a.sending_at, a.owner_id AS owner,
+                        w.ended_at AS owner_ended_at
                  FROM attempts a JOIN owners w ON w.id = a.owner_id
                  WHERE a.state IN ('formed', 'sending', 'unknown') AND a.ended_at IS NULL
                    AND (w.ended_at IS NOT NULL OR a.state = 'formed' AND a.formed_at < $1
@@ -33,7 +45,7 @@ impl Ledger {
             .await
             .during(operation)?;
             let mut unknown = 0;
-            for (attempt, chunk, state, sending_at, owner, owner_ended_at) in left {
+            for Left { attempt, chunk, state, sending_at, owner, owner_ended_at } in left {
                 let chunk = ChunkId(chunk);
                 let (first, last) = chunk.row_range();
                 if state == "formed" {

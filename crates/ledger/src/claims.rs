@@ -174,6 +174,8 @@ impl Ledger {
                 .execute(&mut *tx)
                 .await
                 .during(operation)?;
+                // No EXISTS here: Postgres turns it into a join, and with statistics from before the file was loaded it
+                // reads the whole index of live rows for each row of the chunk. A LIMIT keeps it one probe a row.
                 sqlx::query(sql(format!(
                     "UPDATE messages SET not_before = $4, updated_at = $3,
                         reason = CASE WHEN EXISTS (SELECT 1 FROM messages o WHERE o.sender = messages.sender
@@ -182,8 +184,8 @@ impl Ledger {
                             ELSE 'waits for an earlier text to the same number from the same sender' END
                      WHERE id BETWEEN $1 AND $2 AND state IN ('queued', 'scheduled')
                        AND (not_before IS NULL OR not_before <= $3) AND (scheduled_for IS NULL OR scheduled_for <= $3)
-                       AND EXISTS (SELECT 1 FROM messages o WHERE o.sender = messages.sender
-                            AND o.destination = messages.destination AND {LIVE})"
+                       AND (SELECT 1 FROM messages o WHERE o.sender = messages.sender
+                            AND o.destination = messages.destination AND {LIVE} LIMIT 1) = 1"
                 )))
                 .bind(first.0)
                 .bind(last.0)

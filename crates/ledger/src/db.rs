@@ -159,7 +159,9 @@ impl Ledger {
             let read = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options);
             Ok(Self { db: Db::Sqlite(Sqlite { write, read, path }), clock: Clock::at(Timestamp::now()) })
         } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            // Compiling a statement takes Postgres seconds, and it does so whenever statistics are older than the rows.
             let options = PgConnectOptions::from_str(url).during(operation)?.application_name("crier");
+            let options = options.options([("jit", "off")]);
             // A pool would try again and in the end only say that it waited in vain; this says why.
             let first = tokio::time::timeout(Duration::from_secs(10), PgConnection::connect_with(&options)).await;
             let timed_out = |_| std::io::Error::from(std::io::ErrorKind::TimedOut);

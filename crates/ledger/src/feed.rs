@@ -101,9 +101,14 @@ impl Ledger {
         }
         let ids = json_ids(chunks.iter().map(|chunk| chunk.0));
         let fed: Vec<i64> = write_tx!(self, operation, |tx, dialect| {
+            // A chunk that somebody has locked is being claimed or fed: waiting for it would make everyone wait for the
+            // chunks that this statement has locked by then.
+            let skip_locked = if dialect.for_update().is_empty() { "" } else { "FOR UPDATE SKIP LOCKED" };
             sqlx::query_scalar(sql(format!(
-                "UPDATE chunks SET state = 'fed', fed_at = $1, feeds = feeds + 1
-                 WHERE id IN {} AND (state = 'waiting' OR state = 'fed' AND {LOST}) RETURNING id",
+                "UPDATE chunks SET state = 'fed', fed_at = $1, feeds = feeds + 1 WHERE id IN
+                    (SELECT id FROM chunks WHERE id IN {} AND (state = 'waiting' OR state = 'fed' AND {LOST})
+                     {skip_locked})
+                 RETURNING id",
                 dialect.ids(3)
             )))
             .bind(ms(now))
