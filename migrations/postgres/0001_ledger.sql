@@ -42,6 +42,7 @@ CREATE TABLE chunks (
     state         TEXT   NOT NULL CONSTRAINT chunk_states CHECK (state IN ('waiting', 'fed', 'working', 'done')),
     due_at        BIGINT NOT NULL,
     fed_at        BIGINT,
+    feeds         BIGINT NOT NULL DEFAULT 0,  -- since the last claim
     owner_id      BIGINT,
     batch_len_max BIGINT           -- halved by each 413
 );

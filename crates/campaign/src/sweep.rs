@@ -64,12 +64,15 @@ pub fn next_window(unread: &Unread, pace: &Pace) -> Option<Window> {
         until = until.min(sending - SKEW_MARGIN - 1);
     }
     let since = (unread.oldest_sent - SKEW_MARGIN).max(unread.swept_to.map_or(i64::MIN, |swept| swept + 1));
-    until = until.min(since.saturating_add(LONGEST));
-    if let Some(enough) = unread.enough_at {
-        until = until.min(enough.max(unread.oldest_ended));
-    }
     if until < since || unread.oldest_ended > until {
         return None;
+    }
+    // The end of the oldest attempt may lie hours after its send, when its worker's death was proven late: then several
+    // windows lead there.
+    until = until.min(since.saturating_add(LONGEST));
+    if let Some(enough) = unread.enough_at {
+        // A look for something else may have read past all of them.
+        until = until.min(enough.max(unread.oldest_ended).max(since));
     }
     let full = unread.recipients >= pace.pages_min * 10;
     let waited = unread.now - unread.oldest_ended >= first_look + pace.patience.as_secs();
@@ -157,6 +160,28 @@ mod tests {
         assert_eq!(next_window(&UNREAD, &PACE), Some(Window { since: 895, until: 990 }));
         let swept = Unread { swept_to: Some(940), oldest_ended: 950, ..UNREAD };
         assert_eq!(next_window(&swept, &PACE), Some(Window { since: 941, until: 990 }));
+    }
+
+    #[test]
+    fn an_attempt_that_ended_long_after_its_send_is_reached_window_by_window() {
+        let mut unread = Unread { now: 9_000, oldest_sent: 1_000, oldest_ended: 4_600, recipients: 10_000, ..UNREAD };
+        for enough_at in [None, Some(1_000)] {
+            unread = Unread { swept_to: None, enough_at, ..unread };
+            for _ in 0..20 {
+                let Some(window) = next_window(&unread, &PACE) else { panic!("stuck at {:?}", unread.swept_to) };
+                assert!(unread.swept_to.is_none_or(|swept_to| window.since == swept_to + 1));
+                unread.swept_to = Some(window.until);
+            }
+            assert!(unread.swept_to > Some(4_600));
+        }
+    }
+
+    #[test]
+    fn what_ended_before_the_last_window_does_not_stop_the_next() {
+        let read_past =
+            Unread { swept_to: Some(950), oldest_ended: 901, enough_at: Some(900), recipients: 9_000, ..UNREAD };
+        let window = next_window(&read_past, &PACE).expect("there is something to read");
+        assert!(window.since == 951 && window.until >= window.since);
     }
 
     #[test]

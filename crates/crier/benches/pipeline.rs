@@ -3,6 +3,8 @@
 //! Prints rows/s ingested, recipients/s sent and confirmed, gateway calls per confirmed recipient, the time from a dropped
 //! file to the first gateway call, and peak memory. Smaller sizes: `-- --rows 100000 --recipients 1000 --drops 5`.
 
+#![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
+
 use serde_json::{Value, json};
 use std::{
     fmt::Write as _,

@@ -63,10 +63,15 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// People run it for what it prints: the log only speaks up when something is wrong.
-    pub(crate) fn is_quiet(&self) -> bool {
-        !matches!(self, Self::Worker(_) | Self::Reconciler(_) | Self::Sandbox(_))
-            && !matches!(self, Self::Ingest(args) if args.watch.is_some())
+    /// What is logged unless it is set: services tell what they do, `run` tells what is wrong, and the others, which
+    /// people run for what they print, end with one line when something is wrong.
+    pub(crate) fn usual_filter(&self) -> &'static str {
+        match self {
+            Self::Worker(_) | Self::Reconciler(_) | Self::Sandbox(_) => "info",
+            Self::Ingest(args) if args.watch.is_some() => "info",
+            Self::Run(_) => "warn",
+            _ => "error",
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! The command line of the real binary: its help, its error lines, its exit codes. What several processes do together is
 //! shown by the journeys.
 
+#![expect(clippy::unwrap_used, reason = "clippy takes only the tests themselves for tests")]
+
 use assert_cmd::Command;
 use std::{fs, path::Path};
 use tempfile::TempDir;

@@ -88,7 +88,7 @@ impl Feeder {
             return Ok(0);
         }
         let ids: Vec<ChunkId> = next.iter().map(|(_, chunk)| *chunk).collect();
-        let fed = self.ledger.feed(&ids, now).await?;
+        let fed = self.ledger.feed(&ids, self.settings.replay_after, now).await?;
         let jobs: Vec<Job> = next
             .into_iter()
             .filter(|(_, chunk)| fed.contains(chunk))

@@ -164,7 +164,7 @@ impl Assessor {
         row.campaign = self.campaign(number, if campaign_problem.is_some() { None } else { written })?;
         self.last_campaign = Some(row.campaign);
         row.destination_raw = record.get(self.columns.destination).unwrap_or_default().to_owned();
-        row.reference = cell(record, self.columns.reference).map(str::to_owned);
+        row.reference = cell(record, self.columns.reference).map(unquoted).map(str::to_owned);
 
         let mut first_problem = campaign_problem.map(|problem| Reject::new("campaign_name", problem));
         let mut note = |reject: Reject| {
@@ -259,9 +259,11 @@ impl Assessor {
     }
 
     fn text(&mut self, row: u32, record: &StringRecord) -> Result<Arc<Text>, Reject> {
-        let written = self.columns.text.and_then(|at| record.get(at)).filter(|text| !text.trim().is_empty());
+        let written =
+            self.columns.text.and_then(|at| record.get(at)).filter(|text| !text.trim().is_empty()).map(unquoted);
         let written = written.or(self.defaults.text.as_deref()).unwrap_or_default();
-        let value = |column: &str| self.columns.named(column).and_then(|at| record.get(at)).map(str::trim);
+        let value =
+            |column: &str| self.columns.named(column).and_then(|at| record.get(at)).map(str::trim).map(unquoted);
         self.texts.of_row(row, written, value).map_err(|error| Reject::new(error.code(), error))
     }
 
@@ -287,6 +289,12 @@ fn cell(record: &StringRecord, column: Option<usize>) -> Option<&str> {
     column.and_then(|at| record.get(at)).map(str::trim).filter(|cell| !cell.is_empty())
 }
 
+/// Free text without the `'` that a spreadsheet-safe export puts before a formula character, so that a report that is
+/// sent again says what was sent before.
+fn unquoted(cell: &str) -> &str {
+    cell.strip_prefix('\'').filter(|rest| rest.starts_with(['=', '+', '-', '@', '\t', '\r'])).unwrap_or(cell)
+}
+
 pub(crate) fn check_campaign_name(name: &str) -> Result<(), &'static str> {
     if name.is_empty() {
         Err("the campaign's name is empty")
@@ -296,5 +304,19 @@ pub(crate) fn check_campaign_name(name: &str) -> Result<(), &'static str> {
         Err("the campaign's name has control characters in it")
     } else {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unquoted;
+
+    #[test]
+    fn only_the_quote_of_a_spreadsheet_safe_export_is_taken_off() {
+        assert_eq!(unquoted("'+20% on Friday"), "+20% on Friday");
+        assert_eq!(unquoted("'=1"), "=1");
+        assert_eq!(unquoted("'tis the season"), "'tis the season");
+        assert_eq!(unquoted("+20%"), "+20%");
+        assert_eq!(unquoted("'"), "'");
     }
 }

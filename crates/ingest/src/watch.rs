@@ -215,7 +215,7 @@ enum Settled {
     /// To be tried again.
     Waits {
         why: String,
-        ledger_down: bool,
+        for_all: bool,
     },
     Gone,
     Stopped,
@@ -280,8 +280,8 @@ impl<C: Fn() -> Timestamp, H: FnMut(Happened<'_>)> Watcher<'_, C, H> {
                 continue;
             }
             match self.settle(&pending.claimed).await? {
-                Settled::Waits { why, ledger_down } => {
-                    if ledger_down && !self.is_down {
+                Settled::Waits { why, for_all } => {
+                    if for_all && !self.is_down {
                         self.is_down = true;
                         (self.happened)(Happened::Waiting { why: &why });
                     }
@@ -313,7 +313,8 @@ impl<C: Fn() -> Timestamp, H: FnMut(Happened<'_>)> Watcher<'_, C, H> {
         let approved = match self.ledger.approved_senders().await {
             // It had passed before it was begun, and may be launched by now: too late to refuse it for a sender.
             Ok(_) if note.import.is_some() => None,
-            Ok(approved) => approved.map(|(_, senders)| senders.into_iter().collect()),
+            Ok(Some((_, senders))) => Some(senders.into_iter().collect()),
+            Ok(None) => return Ok(Settled::Waits { why: SENDERS_UNKNOWN.to_owned(), for_all: true }),
             Err(error) => return Ok(down(&error)),
         };
         let path = self.folder.path(claimed);
@@ -392,10 +393,14 @@ fn settled(error: LoadError) -> Settled {
         LoadError::Changed { .. } => Settled::Refused { code: "changed", why },
         LoadError::Refused(refusal) => Settled::Refused { code: refusal.code(), why },
         LoadError::Ledger(error) => down(&error),
-        LoadError::Busy { .. } => Settled::Waits { why, ledger_down: false },
+        LoadError::Busy { .. } => Settled::Waits { why, for_all: false },
         LoadError::Cancelled => Settled::Stopped,
     }
 }
+
+/// Nothing is queued from a sender that may not be approved.
+const SENDERS_UNKNOWN: &str = "it is not known which senders are approved: a reconciler reads that from the gateway, or \
+                               this watcher does when it has the gateway's credentials";
 
 fn down(error: &ledger::Error) -> Settled {
     let mut why = error.to_string();
@@ -404,5 +409,5 @@ fn down(error: &ledger::Error) -> Settled {
         why = format!("{why}: {cause}");
         source = cause.source();
     }
-    Settled::Waits { why, ledger_down: true }
+    Settled::Waits { why, for_all: true }
 }

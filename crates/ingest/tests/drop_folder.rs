@@ -1,6 +1,7 @@
 //! The drop folder: what is dropped is found in `done` or `refused`, once, whatever dies in between.
 #![expect(clippy::unwrap_used, reason = "clippy takes the helpers of tests for no tests")]
 
+use campaign::SenderId;
 use ingest::{Happened, Options, WatchSettings, watch};
 use jiff::Timestamp;
 use ledger::{Ledger, OwnerGuard};
@@ -20,6 +21,10 @@ fn now() -> Timestamp {
     "2026-03-02T09:00:00Z".parse().unwrap()
 }
 
+async fn know_acme(ledger: &Ledger) {
+    ledger.record_senders(&[(SenderId::parse("ACME").unwrap(), true)], Timestamp::now()).await.unwrap();
+}
+
 struct House {
     dir: tempfile::TempDir,
     ledger: Ledger,
@@ -30,6 +35,7 @@ impl House {
         let dir = tempfile::tempdir().unwrap();
         let ledger = Ledger::open(&format!("sqlite://{}", dir.path().join("ledger.db").display())).await.unwrap();
         ledger.migrate().await.unwrap();
+        know_acme(&ledger).await;
         let house = Self { dir, ledger };
         for folder in ["inbox", "processing", "done", "refused"] {
             fs::create_dir_all(house.at(folder)).unwrap();
@@ -236,6 +242,7 @@ async fn a_ledger_that_is_down_is_waited_for() {
     watcher.until_heard("waiting").await;
     assert_eq!(house.names("processing"), ["one--a.csv", "one--a.csv.claim"]);
     ledger.migrate().await.unwrap();
+    know_acme(&ledger).await;
     ledger.register_owner("ingest", "one", 1, Timestamp::now()).await.unwrap();
     watcher.until_heard("launched a.csv here").await;
     assert_eq!(*watcher.heard.lock().unwrap(), ["waiting", "goes on", "launched a.csv here"]);
@@ -344,4 +351,15 @@ async fn files_of_a_living_watcher_are_left_alone() {
     drop(lock);
     watcher.until_heard("launched a.csv here").await;
     watcher.stop().await;
+}
+
+#[tokio::test]
+async fn a_file_waits_until_it_is_known_which_senders_are_approved() {
+    let house = House::new().await;
+    house.ledger.record_senders(&[], Timestamp::now()).await.unwrap();
+    let watcher = house.watcher("one").await;
+    house.drop_in("a.csv", "phone\n07700900001\n");
+    watcher.until_heard("waiting").await;
+    know_acme(&house.ledger).await;
+    watcher.until_heard("launched a.csv here").await;
 }

@@ -12,6 +12,17 @@ use crate::{
 use campaign::{AttemptId, ChunkId};
 use jiff::{SignedDuration, Timestamp};
 
+/// An attempt that its worker may have left.
+#[derive(sqlx::FromRow)]
+struct Left {
+    attempt: i64,
+    chunk: i64,
+    state: String,
+    sending_at: Option<i64>,
+    owner: i64,
+    owner_ended_at: Option<i64>,
+}
+
 impl Ledger {
     /// Takes back what the dead and the silent left behind: batches that were never begun are queued again, begun ones
     /// become unknown. Answers how many attempts became unknown.
@@ -21,18 +32,20 @@ impl Ledger {
     pub async fn sweep_owners(&self, lease: SignedDuration, send_limit: SignedDuration, now: Timestamp) -> Result<u64> {
         let operation = "take back what dead workers left";
         let unknown = write_tx!(self, operation, |tx, dialect| {
-            let left: Vec<(i64, i64, String, Option<i64>, i64, Option<i64>)> = sqlx::query_as(
-                "SELECT a.id, a.chunk_id, a.state, a.sending_at, a.owner_id, w.ended_at
+            let left: Vec<Left> = sqlx::query_as(
+                "SELECT a.id AS attempt, a.chunk_id AS chunk, a.state, a.sending_at, a.owner_id AS owner,
+                        w.ended_at AS owner_ended_at
                  FROM attempts a JOIN owners w ON w.id = a.owner_id
                  WHERE a.state IN ('formed', 'sending', 'unknown') AND a.ended_at IS NULL
-                   AND (w.ended_at IS NOT NULL OR a.formed_at < $1) ORDER BY a.id LIMIT 1000",
+                   AND (w.ended_at IS NOT NULL OR a.state = 'formed' AND a.formed_at < $1
+                        OR a.state = 'sending' AND a.sending_at < $1) ORDER BY a.id LIMIT 1000",
             )
             .bind(ms(now) - ms_of(lease))
             .fetch_all(&mut *tx)
             .await
             .during(operation)?;
             let mut unknown = 0;
-            for (attempt, chunk, state, sending_at, owner, owner_ended_at) in left {
+            for Left { attempt, chunk, state, sending_at, owner, owner_ended_at } in left {
                 let chunk = ChunkId(chunk);
                 let (first, last) = chunk.row_range();
                 if state == "formed" {
@@ -47,10 +60,6 @@ impl Ledger {
                         operation
                     );
                     rest_chunk!(tx, chunk, owner, now, operation);
-                    continue;
-                }
-                let silent = sending_at.is_some_and(|at| at < ms(now) - ms_of(lease));
-                if owner_ended_at.is_none() && (state == "unknown" || !silent) {
                     continue;
                 }
                 let done = owner_ended_at.map(|ended| ended.max(sending_at.unwrap_or(ended) + ms_of(send_limit)));
@@ -70,6 +79,9 @@ impl Ledger {
                 .await
                 .during(operation)?
                 .rows_affected();
+                if became == 0 {
+                    continue; // Its worker has just recorded it.
+                }
                 unknown += became;
                 sqlx::query(
                     "UPDATE messages SET state = 'unknown', updated_at = $4,
@@ -89,10 +101,14 @@ impl Ledger {
                 };
                 append_event!(tx, event, now).during(operation)?;
             }
+            // Also those whose worker lives and has nothing left of them: the answer to its claim was lost, or the ledger was
+            // away when it finished.
             let orphans: Vec<(i64, i64)> = sqlx::query_as(
                 "SELECT k.id, k.owner_id FROM chunks k JOIN owners w ON w.id = k.owner_id
-                 WHERE k.state = 'working' AND w.ended_at IS NOT NULL LIMIT 1000",
+                 WHERE k.state = 'working' AND (w.ended_at IS NOT NULL OR k.fed_at < $1 AND k.id NOT IN
+                    (SELECT a.chunk_id FROM attempts a WHERE a.state IN ('formed', 'sending'))) LIMIT 1000",
             )
+            .bind(ms(now) - ms_of(lease))
             .fetch_all(&mut *tx)
             .await
             .during(operation)?;

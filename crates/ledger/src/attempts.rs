@@ -54,16 +54,24 @@ struct AttemptRow {
     absent: Option<String>,
 }
 
-/// Ends an attempt whose absent rows were dealt with, and tells why.
+/// Ends an attempt before its absent rows are dealt with. Answers 0 when it is no longer as it was read: its worker may have
+/// recorded it meanwhile, and then its rows are looked for anew.
 macro_rules! end_attempt {
+    ($tx:expr, $attempt:expr, $operation:expr) => {
+        sqlx::query("UPDATE attempts SET state = 'settled', look_at = NULL WHERE id = $1 AND looks = $2 AND state = $3")
+            .bind($attempt.id.0)
+            .bind(i64::from($attempt.looks))
+            .bind(if $attempt.accepted { "accepted" } else { "unknown" })
+            .execute(&mut *$tx)
+            .await
+            .during($operation)?
+            .rows_affected()
+    };
+}
+
+/// Tells how the absent rows of an attempt were dealt with.
+macro_rules! tell {
     ($tx:expr, $attempt:expr, $rows:expr, $kind:expr, $why:expr, $now:expr, $operation:expr) => {{
-        sqlx::query(
-            "UPDATE attempts SET state = 'settled', look_at = NULL WHERE id = $1 AND state IN ('accepted', 'unknown')",
-        )
-        .bind($attempt.id.0)
-        .execute(&mut *$tx)
-        .await
-        .during($operation)?;
         let detail = format!("{} rows: {}", $rows, $why);
         let event = Event { attempt: Some($attempt.id), ..Event::new($kind, "reconciler", detail) };
         append_event!($tx, event, $now).during($operation)?;
@@ -212,10 +220,14 @@ impl Ledger {
         Ok(())
     }
 
-    /// Holds the absent rows of an attempt for a person to decide, and ends the attempt.
+    /// Holds the absent rows of an attempt for a person to decide, and ends the attempt. Answers how many: none when the
+    /// attempt has changed since it was read.
     pub async fn hold(&self, attempt: &OpenAttempt, absent: &[RowId], why: HoldReason, now: Timestamp) -> Result<u64> {
         let operation = "hold rows";
         let held = write_tx!(self, operation, |tx, dialect| {
+            if end_attempt!(tx, attempt, operation) == 0 {
+                return Ok(0);
+            }
             let held = sqlx::query(sql(format!(
                 "UPDATE messages SET state = 'held', reason = $2, updated_at = $3
                  WHERE id IN {} AND attempt_id = $4 AND sms_id IS NULL AND state IN ('unknown', 'accepted')",
@@ -229,18 +241,21 @@ impl Ledger {
             .await
             .during(operation)?
             .rows_affected();
-            end_attempt!(tx, attempt, held, "held", why.sentence(), now, operation);
+            tell!(tx, attempt, held, "held", why.sentence(), now, operation);
             held
         });
         Ok(held)
     }
 
     /// Queues the absent rows of an attempt once more; rows that were resent before are held instead. Ends the attempt.
-    /// Answers how many were queued and how many held.
+    /// Answers how many were queued and how many held: none when the attempt has changed since it was read.
     pub async fn resend(&self, attempt: &OpenAttempt, absent: &[RowId], now: Timestamp) -> Result<(u64, u64)> {
         let operation = "queue absent rows again";
         let ids = json_ids(absent.iter().map(|row| row.0));
         let counts = write_tx!(self, operation, |tx, dialect| {
+            if end_attempt!(tx, attempt, operation) == 0 {
+                return Ok((0, 0));
+            }
             let held = sqlx::query(sql(format!(
                 "UPDATE messages SET state = 'held', reason = $2, updated_at = $3
                  WHERE id IN {} AND attempt_id = $4 AND sms_id IS NULL AND state = 'unknown' AND resends > 0",
@@ -271,7 +286,7 @@ impl Ledger {
                 wake_chunk!(tx, attempt.chunk, ms(now), operation);
             }
             let why = "proven absent from the list by two readings; queued once more";
-            end_attempt!(tx, attempt, queued, "resent", why, now, operation);
+            tell!(tx, attempt, queued, "resent", why, now, operation);
             (queued, held)
         });
         Ok(counts)

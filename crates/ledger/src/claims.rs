@@ -16,7 +16,10 @@ use campaign::{
     batch::{self, Sendable},
 };
 use jiff::{SignedDuration, Timestamp};
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 /// What a claim brought.
 #[derive(Debug)]
@@ -139,7 +142,7 @@ impl Ledger {
                 return Ok(Claim::NotForUs);
             }
             let runs = campaign_state == "active";
-            sqlx::query("UPDATE chunks SET state = $2, owner_id = $3 WHERE id = $1 AND state = 'fed'")
+            sqlx::query("UPDATE chunks SET state = $2, owner_id = $3, feeds = 0 WHERE id = $1 AND state = 'fed'")
                 .bind(chunk.0)
                 .bind(if runs { "working" } else { "waiting" })
                 .bind(owner.0)
@@ -191,7 +194,7 @@ impl Ledger {
                 .execute(&mut *tx)
                 .await
                 .during(operation)?;
-                let candidates: Vec<Candidate> = sqlx::query_as(
+                let mut candidates: Vec<Candidate> = sqlx::query_as(
                     "SELECT id, destination, sender, text_id, valid_until FROM messages
                      WHERE id BETWEEN $1 AND $2 AND state IN ('queued', 'scheduled')
                        AND (not_before IS NULL OR not_before <= $3) AND (scheduled_for IS NULL OR scheduled_for <= $3)
@@ -203,6 +206,30 @@ impl Ledger {
                 .fetch_all(&mut *tx)
                 .await
                 .during(operation)?;
+                // Two texts to one recipient in one chunk go one after the other, too.
+                let mut recipients = HashSet::new();
+                let mut behind = Vec::new();
+                candidates.retain(|row| {
+                    let first = recipients.insert((row.sender.clone(), row.destination));
+                    if !first {
+                        behind.push(row.id);
+                    }
+                    first
+                });
+                if !behind.is_empty() {
+                    sqlx::query(sql(format!(
+                        "UPDATE messages SET not_before = $3, updated_at = $2,
+                            reason = 'waits for an earlier text to the same number from the same sender'
+                         WHERE id IN {} AND state IN ('queued', 'scheduled')",
+                        dialect.ids(1)
+                    )))
+                    .bind(json_ids(behind))
+                    .bind(ms(now))
+                    .bind(ms(now + BEHIND_ANOTHER))
+                    .execute(&mut *tx)
+                    .await
+                    .during(operation)?;
+                }
                 let expiries: HashMap<i64, i64> =
                     candidates.iter().filter_map(|row| Some((row.id, row.valid_until?))).collect();
                 let halved = halved.and_then(|max| usize::try_from(max).ok()).unwrap_or(usize::MAX);

@@ -154,6 +154,8 @@ impl Ledger {
                 .connect_with(options.clone())
                 .await
                 .during(operation)?;
+            // One file has one folder of locks, whatever name it is reached by: or the living would be proven dead.
+            let path = std::fs::canonicalize(&path).during(operation)?;
             let read = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options);
             Ok(Self { db: Db::Sqlite(Sqlite { write, read, path }), clock: Clock::at(Timestamp::now()) })
         } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {

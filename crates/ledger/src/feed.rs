@@ -31,9 +31,14 @@ pub struct Backlog {
     pub waiting: Vec<Waiting>,
 }
 
+/// A fed chunk whose job must be lost: `$2` is the wait after the first feeding, doubled by each further one that no claim
+/// answered. A worker that waits for hours leaves the jobs on the queue, and a Redis queue with thousands of them is dead.
+const LOST: &str =
+    "fed_at < $1 - $2 * (1 << CAST(CASE WHEN feeds > 9 THEN 8 WHEN feeds < 1 THEN 0 ELSE feeds - 1 END AS INTEGER))";
+
 impl Ledger {
     /// Reads what could go to the queue: chunks of active campaigns that are due, and jobs that must be lost because they
-    /// have been out for `replay_after`.
+    /// have been out for `replay_after`, or twice as long for each time that they were fed again.
     pub async fn backlog(&self, at_most: usize, replay_after: SignedDuration, now: Timestamp) -> Result<Backlog> {
         let operation = "read what is to be sent next";
         let limit = i64::try_from(at_most).unwrap_or(i64::MAX);
@@ -42,11 +47,12 @@ impl Ledger {
                 .fetch_one(&mut *conn)
                 .await
                 .during(operation)?;
-            let lost: Vec<(i64, i64)> = sqlx::query_as(
-                "SELECT k.campaign_id, k.id FROM chunks k JOIN campaigns c ON c.id = k.campaign_id
-                 WHERE k.state = 'fed' AND k.fed_at < $1 AND c.state = 'active' ORDER BY k.fed_at LIMIT $2",
-            )
-            .bind(ms(now) - ms_of(replay_after))
+            // Those of paused campaigns too: a claim puts them to rest, else they would count as outstanding for ever.
+            let lost: Vec<(i64, i64)> = sqlx::query_as(sql(format!(
+                "SELECT campaign_id, id FROM chunks WHERE state = 'fed' AND {LOST} ORDER BY fed_at LIMIT $3"
+            )))
+            .bind(ms(now))
+            .bind(ms_of(replay_after))
             .bind(limit)
             .fetch_all(&mut *conn)
             .await
@@ -86,9 +92,9 @@ impl Ledger {
         }))
     }
 
-    /// Marks chunks as being on the queue, and answers those that this call marked: of several feeders one gets each.
-    /// A crash before the push loses the job only until `replay_after`.
-    pub async fn feed(&self, chunks: &[ChunkId], now: Timestamp) -> Result<Vec<ChunkId>> {
+    /// Marks chunks as being on the queue, and answers those that this call marked: of several feeders one gets each, also
+    /// each that was lost. A crash before the push loses the job only until `replay_after`.
+    pub async fn feed(&self, chunks: &[ChunkId], replay_after: SignedDuration, now: Timestamp) -> Result<Vec<ChunkId>> {
         let operation = "mark chunks as being on the queue";
         if chunks.is_empty() {
             return Ok(Vec::new());
@@ -99,14 +105,15 @@ impl Ledger {
             // chunks that this statement has locked by then.
             let skip_locked = if dialect.for_update().is_empty() { "" } else { "FOR UPDATE SKIP LOCKED" };
             sqlx::query_scalar(sql(format!(
-                "UPDATE chunks SET state = 'fed', fed_at = $2 WHERE id IN
-                    (SELECT id FROM chunks WHERE id IN {} AND state IN ('waiting', 'fed')
-                        AND (state = 'waiting' OR fed_at < $2) {skip_locked})
+                "UPDATE chunks SET state = 'fed', fed_at = $1, feeds = feeds + 1 WHERE id IN
+                    (SELECT id FROM chunks WHERE id IN {} AND (state = 'waiting' OR state = 'fed' AND {LOST})
+                     {skip_locked})
                  RETURNING id",
-                dialect.ids(1)
+                dialect.ids(3)
             )))
-            .bind(&ids)
             .bind(ms(now))
+            .bind(ms_of(replay_after))
+            .bind(&ids)
             .fetch_all(&mut *tx)
             .await
             .during(operation)?

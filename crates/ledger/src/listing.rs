@@ -84,6 +84,29 @@ impl Ledger {
         skew: SignedDuration,
         now: Timestamp,
     ) -> Result<Applied> {
+        self.apply(sender, listed, skew, None, now).await
+    }
+
+    /// Like [`Ledger::apply_listing`], for a reading that no window follows: its pending rows are asked for one by one from
+    /// now on. In one commit: a crash between two would leave rows that nothing asks for.
+    pub async fn apply_look(
+        &self,
+        sender: &SenderId,
+        listed: &[ListedText],
+        skew: SignedDuration,
+        now: Timestamp,
+    ) -> Result<Applied> {
+        self.apply(sender, listed, skew, Some(now), now).await
+    }
+
+    async fn apply(
+        &self,
+        sender: &SenderId,
+        listed: &[ListedText],
+        skew: SignedDuration,
+        ask_at: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<Applied> {
         let operation = "apply a reading of the gateway's list";
         let mut applied = Applied::default();
         for listed in listed.chunks(2_000) {
@@ -190,12 +213,14 @@ impl Ledger {
                     .collect();
                 if !pending.is_empty() {
                     applied.pending += sqlx::query(sql(format!(
-                        "UPDATE messages SET gateway_status = 'pending', checked_at = $2, updated_at = $2
+                        "UPDATE messages SET gateway_status = 'pending', checked_at = $2, updated_at = $2,
+                            check_at = coalesce(check_at, $3)
                          WHERE id IN {} AND state = 'accepted'",
                         dialect.ids(1)
                     )))
                     .bind(json_ids(pending))
                     .bind(ms(now))
+                    .bind(ask_at.map(ms))
                     .execute(&mut *tx)
                     .await
                     .during(operation)?

@@ -151,6 +151,8 @@ impl Ledger {
                         Blame::All => batch.rows.iter().collect(),
                         Blame::Destinations(places) => places.iter().filter_map(|at| batch.rows.get(*at)).collect(),
                     };
+                    // A refusal that names nobody would be met again for ever.
+                    let blamed = if blamed.is_empty() { batch.rows.iter().collect() } else { blamed };
                     let reason = format!("the gateway refused it: {message}");
                     let again = ms(now + retry.first);
                     requeue!(

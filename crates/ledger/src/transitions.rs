@@ -1,14 +1,21 @@
 //! Transitions that more than one caller makes, each within its caller's transaction and guarded by the state that it leaves.
 
-/// Wakes a chunk that was put to rest before a row of it was queued again.
+/// Has a chunk looked at by the time at which a row of it that is queued again is due: it may have been put to rest before,
+/// or wait for a later row.
+///
+/// Not guarded by the chunk's state: whoever puts the chunk to rest at this moment is waited for, or would not see the row.
 macro_rules! wake_chunk {
     ($tx:expr, $chunk:expr, $due:expr, $operation:expr) => {
-        sqlx::query("UPDATE chunks SET state = 'waiting', due_at = $2 WHERE id = $1 AND state = 'done'")
-            .bind($chunk.0)
-            .bind($due)
-            .execute(&mut *$tx)
-            .await
-            .during($operation)?
+        sqlx::query(
+            "UPDATE chunks SET state = CASE WHEN state = 'done' THEN 'waiting' ELSE state END,
+                due_at = CASE WHEN state = 'done' OR due_at > $2 THEN $2 ELSE due_at END
+             WHERE id = $1",
+        )
+        .bind($chunk.0)
+        .bind($due)
+        .execute(&mut *$tx)
+        .await
+        .during($operation)?
     };
 }
 /// Releases an attempt of which no byte has left, and queues its rows again. Zero rows: someone else had released it.
@@ -93,6 +100,13 @@ macro_rules! reject {
 macro_rules! rest_chunk {
     ($tx:expr, $chunk:expr, $owner:expr, $now:expr, $operation:expr) => {{
         let (first, last) = $chunk.row_range();
+        // Locked before its rows are counted: a row that is queued again at this moment is counted, or wakes it after.
+        sqlx::query("UPDATE chunks SET state = state WHERE id = $1 AND state = 'working' AND owner_id = $2")
+            .bind($chunk.0)
+            .bind($owner)
+            .execute(&mut *$tx)
+            .await
+            .during($operation)?;
         let (queued, due): (i64, Option<i64>) = sqlx::query_as(
             "SELECT count(*), min(CASE WHEN coalesce(not_before, 0) > coalesce(scheduled_for, 0)
                 THEN not_before ELSE coalesce(scheduled_for, 0) END)

@@ -1,5 +1,7 @@
 //! Bringing a schema up to date while others do the same.
 
+#![expect(clippy::unwrap_used, reason = "clippy takes only the tests themselves for tests")]
+
 use ledger::{Ledger, Schema};
 
 async fn processes_that_start_at_once_migrate_once(url: &str) {

@@ -1,5 +1,7 @@
 //! What people read of the ledger, on both databases.
 
+#![expect(clippy::unwrap_used, reason = "clippy takes only the tests themselves for tests")]
+
 use campaign::{ChunkId, Msisdn, Outcome, RowState, SenderId, SmsId, TextId, outcome::Ambiguous};
 use jiff::{SignedDuration, Timestamp};
 use ledger::{
@@ -72,7 +74,7 @@ impl Loaded {
     /// Sends one chunk in one call with this outcome.
     async fn sent(&self, chunk: usize, outcome: Outcome) {
         let (ledger, now) = (&self.ledger, self.now);
-        ledger.feed(&[self.chunks[chunk]], now).await.unwrap();
+        ledger.feed(&[self.chunks[chunk]], jiff::SignedDuration::from_secs(20), now).await.unwrap();
         let Claim::Batches(batches) = ledger.claim(self.chunks[chunk], &self.owner, 100, now).await.unwrap() else {
             panic!("nobody else has the chunk");
         };

@@ -38,7 +38,13 @@ impl Reconciler {
         let settle = self.settle().await?;
         let swept_to = self.read_tail(sender, sending_since).await?;
         if !self.look_for(sender, due).await? {
-            return Ok(()); // The list moved: the same attempts are due again at once.
+            // The list moved. It may go on moving, and looking comes before sending in the call budget: not at once again.
+            let now = self.ledger.now();
+            for attempt in due {
+                let at = now + sweep::wait_before_look(self.settings.first_look, attempt.looks);
+                self.ledger.look_again(attempt, at, None).await?;
+            }
+            return Ok(());
         }
         let ids: Vec<_> = due.iter().map(|attempt| attempt.id).collect();
         let settled = self.ledger.settle_found(&ids).await?;
@@ -112,8 +118,7 @@ impl Reconciler {
                 let Some(reading) = self.read_window(CallClass::Resolve, sender, receiver, window).await? else {
                     return Ok(false);
                 };
-                self.ledger.apply_listing(sender, &reading.texts, skew, reading.began).await?;
-                self.ledger.ask_details(&reading.pending(), self.ledger.now()).await?;
+                self.ledger.apply_look(sender, &reading.texts, skew, reading.began).await?;
             }
         }
         Ok(true)

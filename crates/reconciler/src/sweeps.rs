@@ -36,11 +36,10 @@ impl Reconciler {
         let ended = |attempt: &OpenAttempt| second(self.ended(attempt));
         let cursor = self.ledger.cursor(sender).await?;
         let first_look = cursor.map_or(self.settings.first_look, |(_, learned)| learned);
-        // An audit reads on to the present and takes the cursor along: what ended before it has been read already, and a
-        // window for it would begin after its end.
-        let is_read = |attempt: &&OpenAttempt| cursor.is_some_and(|(swept_to, _)| ended(attempt) <= swept_to);
-        let (passed, unread): (Vec<_>, Vec<_>) = unread.into_iter().partition(is_read);
-        self.pass(passed, first_look).await?;
+        // A look for something else reads up to now: what it has passed needs no window of its own.
+        let swept_to = cursor.map_or(i64::MIN, |(swept_to, _)| swept_to);
+        let (passed, unread): (Vec<_>, Vec<_>) = unread.into_iter().partition(|attempt| ended(attempt) <= swept_to);
+        self.pass(&passed, first_look).await?;
         if unread.is_empty() {
             return Ok(());
         }
@@ -63,19 +62,19 @@ impl Reconciler {
         if !self.sweep_window(sender, window, first_look).await? {
             return Ok(());
         }
-        let passed = unread.into_iter().filter(|attempt| ended(attempt) <= window.until).collect();
-        self.pass(passed, first_look).await
+        let passed: Vec<&OpenAttempt> = unread.into_iter().filter(|attempt| ended(attempt) <= window.until).collect();
+        self.pass(&passed, first_look).await
     }
 
-    /// Settles attempts that the sweep has passed; those whose texts were not all found are looked for again.
-    async fn pass(&self, passed: Vec<&OpenAttempt>, first_look: SignedDuration) -> Result<(), RoundError> {
+    /// Ends attempts that the list was read past and whose texts are all found; has the others looked for again.
+    async fn pass(&self, passed: &[&OpenAttempt], first_look: SignedDuration) -> Result<(), RoundError> {
         if passed.is_empty() {
             return Ok(());
         }
         let ids: Vec<_> = passed.iter().map(|attempt| attempt.id).collect();
         let settled = self.ledger.settle_found(&ids).await?;
         let now = self.ledger.now();
-        for attempt in passed.into_iter().filter(|attempt| !settled.contains(&attempt.id)) {
+        for attempt in passed.iter().filter(|attempt| !settled.contains(&attempt.id)) {
             tracing::info!(attempt.id = %attempt.id, "a sweep passed an attempt and did not find all of its texts");
             self.ledger.look_again(attempt, now + sweep::wait_before_look(first_look, 0), None).await?;
         }
@@ -140,10 +139,12 @@ impl Reconciler {
     ) -> Result<(), RoundError> {
         let now = self.ledger.now();
         let at = now + sweep::wait_before_look(self.settings.first_look, window.looks - 1);
+        // Only the details give up and hold what stays pending for ever.
+        let too_old = window.window.until < (now - self.settings.give_up).as_second();
         match sweep::follow(window.listed, rows_pending) {
             Follow::Done => self.ledger.drop_window(window.id).await?,
-            Follow::Reread => self.ledger.keep_window(sender, &window, at).await?,
-            Follow::Details => {
+            Follow::Reread if !too_old => self.ledger.keep_window(sender, &window, at).await?,
+            Follow::Details | Follow::Reread => {
                 self.ledger.ask_details(pending, at).await?;
                 self.ledger.drop_window(window.id).await?;
             }

@@ -9,7 +9,7 @@ use crate::{
     config::{Merged, Settings, Sources},
     exit::{Done, Stop},
     output, progress,
-    setup::Setup,
+    setup::{BRIEFLY, PATIENTLY, Setup},
     stages::Parts,
 };
 use ::sandbox::{Config, Running, Sandbox};
@@ -51,9 +51,11 @@ pub(crate) async fn run(setup: Setup, _args: Args) -> anyhow::Result<Done> {
 
     let ledger = setup.ledger().await?;
     let queue = setup.queue().await?;
-    let gateway = setup.gateway(&ledger, setup.budget(&queue), "demo")?;
+    let budget = setup.budget(&queue);
+    let asking = setup.gateway(&ledger, budget.clone(), "demo", BRIEFLY)?;
+    let gateway = setup.gateway(&ledger, budget, "demo", PATIENTLY)?;
     let parts = Parts { ledger, queue, gateway };
-    let approved = file::approved_by_gateway(&parts.ledger, &parts.gateway).await?;
+    let approved = file::approved_by_gateway(&parts.ledger, &asking).await?;
     let args = FileArgs { file: example, options: OptionArgs::default() };
     let Outcome::Loaded(loaded) = run::load_quietly(&setup, &parts.ledger, &args, Some(approved), false).await? else {
         return Err(Stop::failed("a new ledger knows the example file already").into());

@@ -8,7 +8,7 @@ use crate::{
     exit::{Done, Stop},
     output,
     progress::Progress,
-    setup::{Setup, who},
+    setup::{BRIEFLY, PATIENTLY, Setup, who},
     stages::{End, Parts, Stage, Stages},
 };
 use campaign::{RowState, SenderId};
@@ -39,9 +39,11 @@ pub(crate) async fn run(setup: Setup, args: Args) -> anyhow::Result<Done> {
     setup.settings.gateway.credentials()?;
     let ledger = setup.ledger().await?;
     let queue = setup.queue().await?;
-    let gateway = setup.gateway(&ledger, setup.budget(&queue), "run")?;
+    let budget = setup.budget(&queue);
+    let asking = setup.gateway(&ledger, budget.clone(), "run", BRIEFLY)?;
+    let gateway = setup.gateway(&ledger, budget, "run", PATIENTLY)?;
     let parts = Parts { ledger, queue, gateway };
-    let approved = file::approved_by_gateway(&parts.ledger, &parts.gateway).await?;
+    let approved = file::approved_by_gateway(&parts.ledger, &asking).await?;
     let names = match args.file {
         None => open_campaigns(&parts.ledger).await?,
         Some(file) => {

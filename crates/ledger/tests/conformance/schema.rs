@@ -1,0 +1,41 @@
+//! Migrations, and telling a ledger of another version.
+
+use crate::{Bench, on_both};
+use ledger::{Ledger, Schema};
+
+on_both! {
+    a_ledger_that_is_migrated_twice_is_current
+    a_ledger_of_an_older_and_of_a_newer_program_is_told_apart
+}
+
+async fn a_ledger_that_is_migrated_twice_is_current(bench: &Bench) {
+    assert_eq!(bench.ledger.schema().await.unwrap(), Schema::Current);
+    bench.ledger.migrate().await.unwrap();
+    assert_eq!(bench.ledger.schema().await.unwrap(), Schema::Current);
+    assert_eq!(bench.ledger.is_embedded(), bench.url.starts_with("sqlite:"));
+}
+
+async fn a_ledger_of_an_older_and_of_a_newer_program_is_told_apart(bench: &Bench) {
+    bench.raw.execute("UPDATE _sqlx_migrations SET version = version + 1000").await.unwrap();
+    assert_eq!(bench.ledger.schema().await.unwrap(), Schema::Ahead);
+    bench.raw.execute("DELETE FROM _sqlx_migrations").await.unwrap();
+    assert_eq!(bench.ledger.schema().await.unwrap(), Schema::Behind);
+}
+
+#[tokio::test]
+async fn an_empty_sqlite_file_is_behind_until_it_is_migrated() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(&format!("sqlite:{}", dir.path().join("new.db").display())).await.unwrap();
+    assert_eq!(ledger.schema().await.unwrap(), Schema::Behind);
+    ledger.migrate().await.unwrap();
+    assert_eq!(ledger.schema().await.unwrap(), Schema::Current);
+}
+
+#[tokio::test]
+async fn an_empty_postgres_database_is_behind_until_it_is_migrated() {
+    let database = testbed::database();
+    let ledger = Ledger::open(&database.url()).await.unwrap();
+    assert_eq!(ledger.schema().await.unwrap(), Schema::Behind);
+    ledger.migrate().await.unwrap();
+    assert_eq!(ledger.schema().await.unwrap(), Schema::Current);
+}

@@ -1,0 +1,42 @@
+//! The contract for analysts, and the record that only grows.
+
+use crate::{Bench, on_both};
+
+on_both! {
+    the_views_have_the_columns_of_the_contract
+    a_campaigns_counts_sum_up_to_its_rows
+    events_are_only_ever_added
+}
+
+const DELIVERY_REPORTS: &str = "campaign, row_number, reference, destination_raw, destination, sender, text, encoding, \
+    segments, state, reason, attempts, sent_via, gateway_sms_id, gateway_status, id_source, scheduled_for, valid_until, \
+    queued_at, attempted_at, accepted_at, checked_at, final_at, updated_at";
+
+async fn the_views_have_the_columns_of_the_contract(bench: &Bench) {
+    assert_eq!(bench.ledger.view_columns("delivery_reports").await.unwrap().join(", "), DELIVERY_REPORTS);
+    assert_eq!(ledger::REPORT_COLUMNS.join(", "), DELIVERY_REPORTS);
+    let summary = bench.ledger.view_columns("campaign_summary").await.unwrap();
+    for state in campaign::RowState::ALL {
+        assert!(summary.iter().any(|column| column == state.name()), "{state} is not counted");
+    }
+}
+
+async fn a_campaigns_counts_sum_up_to_its_rows(bench: &Bench) {
+    let one = bench.campaign("one", &[1, 2, 3]).await;
+    bench.opt_out(3).await;
+    bench.batches(one.chunk(), 1).await;
+    let count = async |column: &str| bench.raw.int(&format!("SELECT {column} FROM campaign_summary")).await;
+    assert_eq!((count("rows").await, count("sending").await, count("suppressed").await), (3, 2, 1));
+    let sum = campaign::RowState::ALL.map(|state| state.name().to_owned()).join(" + ");
+    assert_eq!(count(&sum).await, 3);
+    assert_eq!(bench.raw.int("SELECT count(*) FROM delivery_reports WHERE campaign = 'one'").await, 3);
+    assert_eq!(bench.raw.strings("SELECT reason FROM failure_reasons").await, ["opted out before it was sent"]);
+    assert!(bench.ledger.verify().await.unwrap().iter().all(|check| check.holds));
+}
+
+async fn events_are_only_ever_added(bench: &Bench) {
+    bench.campaign("one", &[1]).await;
+    assert!(bench.raw.execute("UPDATE events SET who = 'nobody'").await.is_err());
+    assert!(bench.raw.execute("DELETE FROM events").await.is_err());
+    assert_eq!(bench.raw.int("SELECT count(*) FROM events").await, 1);
+}
