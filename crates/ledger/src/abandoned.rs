@@ -12,6 +12,9 @@ use crate::{
 use campaign::{AttemptId, ChunkId};
 use jiff::{SignedDuration, Timestamp};
 
+/// An attempt that was left behind: its id, chunk, state, `sending_at`, owner and the owner's end.
+type Left = (i64, i64, String, Option<i64>, i64, Option<i64>);
+
 impl Ledger {
     /// Takes back what the dead and the silent left behind: batches that were never begun are queued again, begun ones
     /// become unknown. Answers how many attempts became unknown.
@@ -21,7 +24,7 @@ impl Ledger {
     pub async fn sweep_owners(&self, lease: SignedDuration, send_limit: SignedDuration, now: Timestamp) -> Result<u64> {
         let operation = "take back what dead workers left";
         let unknown = write_tx!(self, operation, |tx, dialect| {
-            let left: Vec<(i64, i64, String, Option<i64>, i64, Option<i64>)> = sqlx::query_as(
+            let left: Vec<Left> = sqlx::query_as(
                 "SELECT a.id, a.chunk_id, a.state, a.sending_at, a.owner_id, w.ended_at
                  FROM attempts a JOIN owners w ON w.id = a.owner_id
                  WHERE a.state IN ('formed', 'sending', 'unknown') AND a.ended_at IS NULL
