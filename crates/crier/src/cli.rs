@@ -12,15 +12,22 @@ use std::path::PathBuf;
 #[command(name = "crier", version, arg_required_else_help = true, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
     /// Read the settings from this file [default: crier.toml here, else /etc/crier/crier.toml, if there is one]
-    #[arg(long, global = true, value_name = "FILE", env = "CRIER_CONFIG", hide_env = true)]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Global options",
+        value_name = "FILE",
+        env = "CRIER_CONFIG",
+        hide_env = true
+    )]
     pub(crate) config: Option<PathBuf>,
 
     /// Set one setting, over file and environment; `crier config` lists them
-    #[arg(long = "set", global = true, value_name = "SECTION.KEY=VALUE")]
+    #[arg(long = "set", global = true, help_heading = "Global options", value_name = "SECTION.KEY=VALUE")]
     pub(crate) set: Vec<String>,
 
     /// Print data as JSON
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Global options")]
     pub(crate) json: bool,
 
     #[command(subcommand)]
@@ -56,10 +63,15 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// People run it for what it prints: the log only speaks up when something is wrong.
-    pub(crate) fn is_quiet(&self) -> bool {
-        !matches!(self, Self::Worker(_) | Self::Reconciler(_) | Self::Sandbox(_))
-            && !matches!(self, Self::Ingest(args) if args.watch.is_some())
+    /// What is logged unless it is set: services tell what they do, `run` tells what is wrong, and the others, which
+    /// people run for what they print, end with one line when something is wrong.
+    pub(crate) fn usual_filter(&self) -> &'static str {
+        match self {
+            Self::Worker(_) | Self::Reconciler(_) | Self::Sandbox(_) => "info",
+            Self::Ingest(args) if args.watch.is_some() => "info",
+            Self::Run(_) => "warn",
+            _ => "error",
+        }
     }
 }
 

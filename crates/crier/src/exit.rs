@@ -109,7 +109,11 @@ pub(crate) fn kind(error: &anyhow::Error) -> Done {
             };
         }
         // Whoever read our output went away: `crier results | head` is no failure.
-        if cause.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe) {
+        let io = match cause.downcast_ref::<csv::Error>().map(csv::Error::kind) {
+            Some(csv::ErrorKind::Io(error)) => Some(error),
+            _ => cause.downcast_ref::<std::io::Error>(),
+        };
+        if io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe) {
             return Done::Well;
         }
     }
@@ -170,6 +174,8 @@ mod tests {
         assert_eq!(kind(&anyhow::anyhow!("something else")).code(), 1);
         let deep = Err::<(), _>(Stop::config("refused")).context("reading").context("more").unwrap_err();
         assert_eq!(kind(&deep).code(), 4, "the kind is found wherever in the chain it stands");
+        let pipe = std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+        assert_eq!(kind(&anyhow::Error::from(csv::Error::from(pipe))).code(), 0);
         let pipe = std::io::Error::from(std::io::ErrorKind::BrokenPipe);
         assert_eq!(kind(&anyhow::Error::from(pipe)).code(), 0);
     }

@@ -51,7 +51,8 @@ async fn start(cli: Cli) -> anyhow::Result<Done> {
     };
     let merged = Merged::load(&sources)?;
     let settings = Settings::parse(&merged)?;
-    telemetry::start(&settings.log, cli.command.is_quiet());
+    let set = merged.is_set("log.filter");
+    telemetry::start(&settings.log, if set { &settings.log.filter } else { cli.command.usual_filter() });
     let setup = Setup { settings, merged, json: cli.json, stopper: stop::Stopper::listen()? };
     match cli.command {
         Command::Run(args) => commands::run::run(setup, args).await,

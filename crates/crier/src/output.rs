@@ -1,6 +1,6 @@
 //! Data to stdout, talk to stderr.
 
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ContentArrangement, LineStyle, Table, TableStyle};
 use indicatif::MultiProgress;
 use serde::Serialize;
 use std::{
@@ -59,7 +59,8 @@ pub(crate) fn print_table(header: &[&str], rows: Vec<Vec<String>>) -> std::io::R
 /// Rows under a header, drawn with plain characters, wherever it goes.
 pub(crate) fn drawn(header: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    let style = TableStyle::new().header_separator(LineStyle::none().fill('─'));
+    table.load_style(style).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(header.to_vec()).add_rows(rows);
     if !std::io::stdout().is_terminal() {
         table.force_no_tty();

@@ -103,7 +103,7 @@ impl Setup {
     pub(crate) async fn gateway_alone(&self, ledger: &Ledger, role: &str) -> anyhow::Result<Gateway> {
         self.settings.gateway.credentials()?;
         let queue = self.queue().await?;
-        self.gateway(ledger, self.budget(&queue), role)
+        self.gateway(ledger, self.budget(&queue), role, BRIEFLY)
     }
 
     fn queue_stop(&self, error: anyhow::Error) -> anyhow::Error {
@@ -112,8 +112,15 @@ impl Setup {
         Stop::dependency(what).because(error).advise("Is Redis running? queue.url names it.").into()
     }
 
-    /// The gateway, with the credentials that are configured. `role` tells this process from others in the token row.
-    pub(crate) fn gateway(&self, ledger: &Ledger, budget: Budget, role: &str) -> anyhow::Result<Gateway> {
+    /// The gateway, with the credentials that are configured. `role` tells this process from others in the token
+    /// row; calls that are safe to repeat are repeated for so long while it can't be reached.
+    pub(crate) fn gateway(
+        &self,
+        ledger: &Ledger,
+        budget: Budget,
+        role: &str,
+        repeat_for: Duration,
+    ) -> anyhow::Result<Gateway> {
         let settings = &self.settings.gateway;
         let credentials = settings.credentials()?;
         let mut wanted = gateway::Settings::new(
@@ -127,6 +134,7 @@ impl Setup {
         wanted.read_timeout = settings.read_timeout;
         wanted.send_timeout = settings.send_timeout;
         wanted.refresh_stale = settings.refresh_stale;
+        wanted.repeat_for = repeat_for;
         let who = format!("{role} {}@{}", std::process::id(), host());
         Gateway::new(wanted, ledger.clone(), budget, who).map_err(|error| gateway_stop(&error))
     }
@@ -167,6 +175,11 @@ impl Setup {
     }
 }
 
+/// How long a command that somebody waits for tries to reach the gateway.
+pub(crate) const BRIEFLY: Duration = Duration::from_secs(2);
+/// How long a service repeats one call; what it could not do comes again by itself.
+pub(crate) const PATIENTLY: Duration = Duration::from_secs(15);
+
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// Growing waits between tries: 1 s, 2 s, 4 s, … 30 s.
@@ -182,10 +195,8 @@ pub(crate) fn gateway_stop(error: &CallError) -> anyhow::Error {
             .because(because)
             .advise("gateway.base_url names it.")
             .into(),
-        CallErrorKind::Credentials => Stop::config("the gateway refuses the credentials")
-            .because(because)
-            .advise("Check gateway.client_id, client_secret, username and password.")
-            .into(),
+        // The gateway's crate says itself what to correct.
+        CallErrorKind::Credentials => Stop::config(error.to_string()).into(),
         CallErrorKind::Unexpected => {
             Stop::failed("the gateway gave an answer that was not expected").because(because).into()
         }

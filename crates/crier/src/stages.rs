@@ -1,8 +1,9 @@
 //! Driving the stages of one process: starting them, ending them together, waiting for what is down.
 
 use crate::{
-    exit::{Done, Stop},
-    setup::Setup,
+    commands::file,
+    exit::{self, Done, Stop},
+    setup::{PATIENTLY, Setup},
 };
 use campaign::{OwnerId, resolve::OnAbsent};
 use gateway::Gateway;
@@ -71,6 +72,7 @@ impl Stages {
                     });
                 }
                 Stage::Reconciler => {
+                    started.know_senders(&ledger, gateway.clone());
                     let reconciler = Reconciler::new(ledger, gateway, reconciler_settings(setup));
                     started.beside("reconciler", async move |stop| {
                         reconciler.run(&owner, stop).await;
@@ -107,6 +109,25 @@ impl Stages {
     /// The registration of this process.
     pub(crate) fn owner(&self) -> OwnerId {
         self.owner.id()
+    }
+
+    /// Keeps the ledger's list of approved senders fresh.
+    pub(crate) fn know_senders(&mut self, ledger: &Ledger, gateway: Gateway) {
+        let ledger = ledger.clone();
+        self.beside("list of senders", async move |stop| {
+            while !stop.is_cancelled() {
+                let read = stop.run_until_cancelled(file::approved_by_gateway(&ledger, &gateway)).await;
+                let wait = match read {
+                    Some(Err(error)) => {
+                        tracing::warn!("the senders were not read: {}", exit::line(&error));
+                        Duration::from_secs(10)
+                    }
+                    _ => Duration::from_secs(300),
+                };
+                _ = stop.run_until_cancelled(tokio::time::sleep(wait)).await;
+            }
+            Ok(())
+        });
     }
 
     /// Runs something beside the stages; it is to end when the token is cancelled.
@@ -196,7 +217,7 @@ fn signed(length: Duration) -> SignedDuration {
 pub(crate) async fn parts_when_up(setup: &Setup, kind: &str) -> anyhow::Result<Option<Parts>> {
     let Some(ledger) = setup.when_up(async || setup.ledger().await).await? else { return Ok(None) };
     let Some(queue) = setup.when_up(async || setup.queue().await).await? else { return Ok(None) };
-    let gateway = setup.gateway(&ledger, setup.budget(&queue), kind)?;
+    let gateway = setup.gateway(&ledger, setup.budget(&queue), kind, PATIENTLY)?;
     Ok(Some(Parts { ledger, queue, gateway }))
 }
 

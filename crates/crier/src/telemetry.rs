@@ -4,9 +4,8 @@ use crate::config::{LogFormat, LogSettings};
 use std::io::IsTerminal;
 use tracing_subscriber::{EnvFilter, fmt::writer::BoxMakeWriter};
 
-/// Starts logging. `quiet` commands, which people run for their output, only show warnings unless asked for more.
-pub(crate) fn start(settings: &LogSettings, quiet: bool) {
-    let filter = if quiet && settings.filter == "info" { "warn" } else { &settings.filter };
+/// Starts logging what `filter` lets through.
+pub(crate) fn start(settings: &LogSettings, filter: &str) {
     // The filter was checked when the settings were parsed.
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     // Through the progress bars, so that a line doesn't tear them.

@@ -49,7 +49,7 @@ pub struct Permit {
 pub struct Sent {
     /// What it did.
     pub outcome: Outcome,
-    /// The gateway's `Date` less this machine's clock in the middle of the call.
+    /// The gateway's `Date` less the ledger's clock in the middle of the call.
     pub clock_skew: Option<SignedDuration>,
 }
 
@@ -79,7 +79,7 @@ pub struct Listed {
     pub current_page: u32,
     /// From 1.
     pub last_page: u32,
-    /// The gateway's `Date` less this machine's clock in the middle of the call.
+    /// The gateway's `Date` less the ledger's clock in the middle of the call.
     pub clock_skew: Option<SignedDuration>,
 }
 
@@ -127,7 +127,7 @@ impl Gateway {
                 "gateway.connect_timeout must be shorter than gateway.send_timeout",
             ));
         }
-        let http = Arc::new(Http::new(&settings)?);
+        let http = Arc::new(Http::new(&settings, ledger.clone())?);
         let tokens = Tokens::new(settings.clone(), ledger, Arc::clone(&http), budget.clone(), who);
         Ok(Self { http, tokens: Arc::new(tokens), budget, settings })
     }

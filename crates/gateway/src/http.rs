@@ -7,6 +7,7 @@ use crate::{CallError, CallErrorKind, Settings, wire::Fields};
 use bytes::{Bytes, BytesMut};
 use campaign::outcome::Answer;
 use jiff::{SignedDuration, Timestamp};
+use ledger::Ledger;
 use reqwest::{Client, RequestBuilder, Response, header};
 use secrecy::{ExposeSecret, SecretString};
 use std::time::Duration;
@@ -24,7 +25,8 @@ pub(crate) struct Http {
     once: Client,
     repeatable: Client,
     base: Url,
-    clock: fn() -> Timestamp,
+    /// Knows the clock that the gateway's is compared with.
+    ledger: Ledger,
 }
 
 /// A complete answer.
@@ -66,7 +68,7 @@ pub(crate) enum Call<'a> {
 }
 
 impl Http {
-    pub(crate) fn new(settings: &Settings) -> Result<Self, CallError> {
+    pub(crate) fn new(settings: &Settings, ledger: Ledger) -> Result<Self, CallError> {
         let base = settings.base_url.as_str().trim_end_matches('/');
         let base = Url::parse(&format!("{base}/"))
             .map_err(|error| CallError::new(CallErrorKind::Unexpected, format!("gateway.base_url: {error}")))?;
@@ -89,7 +91,7 @@ impl Http {
             // The gateway closes an idle connection after 5 s.
             repeatable: built(client().pool_max_idle_per_host(4).pool_idle_timeout(Duration::from_secs(2)))?,
             base,
-            clock: settings.clock,
+            ledger,
         })
     }
 
@@ -121,7 +123,7 @@ impl Http {
     }
 
     async fn answer(&self, request: RequestBuilder) -> Result<Complete, Fault> {
-        let began = ((self.clock)(), Instant::now());
+        let began = (self.ledger.now(), Instant::now());
         let response = request.send().await?;
         let middle = began.0 + SignedDuration::try_from(began.1.elapsed() / 2).unwrap_or_default();
         let date = date(&response, header::DATE);

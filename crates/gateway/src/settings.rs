@@ -1,6 +1,6 @@
 //! Where the gateway is and how patient to be with it.
 
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::tz::TimeZone;
 use secrecy::SecretString;
 use std::{fmt, time::Duration};
 use url::Url;
@@ -33,8 +33,6 @@ pub struct Settings {
     pub repeat_for: Duration,
     /// The zone in which the gateway reads `sent_since` and `sent_until`. Not specified; its rows are in UTC.
     pub filter_zone: TimeZone,
-    /// This machine's clock.
-    pub clock: fn() -> Timestamp,
 }
 
 impl Settings {
@@ -59,7 +57,6 @@ impl Settings {
             password_grant_every: Duration::from_secs(600),
             repeat_for: Duration::from_secs(15),
             filter_zone: TimeZone::UTC,
-            clock: Timestamp::now,
         }
     }
 

@@ -1,5 +1,7 @@
 //! The wire types against the recorded answers of the collection.
 
+#![expect(clippy::unwrap_used, reason = "clippy takes only the tests themselves for tests")]
+
 use gateway::wire::{
     AddSenderAnswer, BulkSendAnswer, DeliveryStatus, DialAnswer, Envelope, MessageType, NumberOrText, Paginator,
     ReadStatus, SendAnswer, SenderIdRow, SenderStatus, Sms, TokenAnswer,

@@ -1,5 +1,7 @@
 //! One token for any number of processes, over a real socket and both databases.
 
+#![expect(clippy::unwrap_used, reason = "clippy takes only the tests themselves for tests")]
+
 mod support;
 
 use campaign::token::TokenPhase;
@@ -156,7 +158,8 @@ async fn a_lost_refresh_within_the_breakers_time_pauses_and_says_so() {
     assert_eq!(error.kind(), CallErrorKind::Down);
     assert!(error.wait().is_some_and(|wait| wait > Duration::from_secs(500)), "{error}");
     assert!(error.to_string().contains("token refresh was lost: status 502"), "{error}");
-    assert_eq!((server.account().password_grants, server.account().presented.len()), (1, 1));
+    let account = server.account();
+    assert_eq!((account.password_grants, account.presented.len()), (1, 1));
 }
 
 #[tokio::test]

@@ -27,6 +27,8 @@ pub struct Checks {
     pub approved: Option<HashSet<SenderId>>,
     /// The name of the file for people, where it is not the path's own.
     pub file_name: Option<String>,
+    /// What holds where neither the flags nor `NAME.toml` say otherwise.
+    pub fallback: Options,
     /// How many rejects and texts to show.
     pub samples_max: usize,
 }
@@ -34,7 +36,7 @@ pub struct Checks {
 impl Checks {
     /// Against the clock alone.
     pub fn at(now: Timestamp) -> Self {
-        Self { now, approved: None, file_name: None, samples_max: 10 }
+        Self { now, approved: None, file_name: None, fallback: Options::default(), samples_max: 10 }
     }
 }
 
@@ -46,10 +48,8 @@ impl Checks {
 /// A [`Refusal`] spoils the whole file; a row that can't be sent is counted.
 pub fn check(path: &Path, flags: &Options, checks: &Checks) -> Result<Preview, Refusal> {
     let file_name = checks.file_name.clone().unwrap_or_else(|| file_name(path));
-    let options = match Options::beside(path)? {
-        Some(beside) => flags.clone().or(beside),
-        None => flags.clone(),
-    };
+    let beside = Options::beside(path)?.unwrap_or_default();
+    let options = flags.clone().or(beside).or(checks.fallback.clone());
     let mut opened = Opened::new(path, &file_name, &options, checks.approved.clone(), checks.now)?;
     let mut counter = Counter::new(
         Preview {

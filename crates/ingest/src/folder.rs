@@ -20,6 +20,7 @@ use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Write},
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 const LOCK_SUFFIX: &str = ".lock";
@@ -63,6 +64,9 @@ impl Kind {
     }
 }
 
+/// Length and time of change of a file: the same while nobody writes it.
+pub(crate) type Size = (u64, Option<SystemTime>);
+
 /// A file that this watcher has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Claimed {
@@ -89,13 +93,18 @@ pub(crate) enum End {
 }
 
 impl Folder {
-    /// Opens a drop folder, creating what is absent. `owner` names this watcher and no other, ever.
+    /// Creates what is absent of a drop folder, and gives its inbox.
+    pub(crate) fn create(root: &Path) -> io::Result<PathBuf> {
+        for folder in ["processing", "done", "refused", "inbox"] {
+            fs::create_dir_all(root.join(folder))?;
+        }
+        Ok(root.join("inbox"))
+    }
+
+    /// Opens a drop folder that is [`Self::create`]d. `owner` names this watcher and no other, ever.
     pub(crate) fn open(root: &Path, owner: &str) -> io::Result<Self> {
         let owner: String = owner.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
         let [inbox, processing, done, refused] = ["inbox", "processing", "done", "refused"].map(|name| root.join(name));
-        for folder in [&inbox, &processing, &done, &refused] {
-            fs::create_dir_all(folder)?;
-        }
         let lock = OpenOptions::new().create(true).append(true).open(lock_path(&processing, &owner))?;
         lock.try_lock()?;
         let folder = Self { inbox, processing, done, refused, owner, _lock: lock };
@@ -127,7 +136,7 @@ impl Folder {
     }
 
     /// What lies in the inbox: names, lengths and times of change.
-    pub(crate) fn listing(&self) -> io::Result<Vec<(String, (u64, Option<std::time::SystemTime>))>> {
+    pub(crate) fn listing(&self) -> io::Result<Vec<(String, Size)>> {
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.inbox)? {
             let entry = entry?;
@@ -185,15 +194,25 @@ impl Folder {
                 Err(TryLockError::Error(error)) => return Err(error),
             }
             // Looked up again under the lock: another heir may have gone on with them in between.
-            let files = self.files_of(&owner)?;
-            for claimed in &files {
-                if self.note(claimed)?.is_none() {
-                    self.complete_claim(claimed)?;
-                }
-            }
+            let files = self.completed_files_of(&owner)?;
             inherited.push((Inheritance { owner, path, _lock: lock }, files));
         }
         Ok(inherited)
+    }
+
+    /// Files of an earlier watcher of this name, which is dead: this one has its lock.
+    pub(crate) fn left_behind(&self) -> io::Result<Vec<Claimed>> {
+        self.completed_files_of(&self.owner)
+    }
+
+    fn completed_files_of(&self, owner: &str) -> io::Result<Vec<Claimed>> {
+        let files = self.files_of(owner)?;
+        for claimed in &files {
+            if self.note(claimed)?.is_none() {
+                self.complete_claim(claimed)?;
+            }
+        }
+        Ok(files)
     }
 
     fn files_of(&self, owner: &str) -> io::Result<Vec<Claimed>> {
@@ -294,12 +313,16 @@ pub(crate) struct Inheritance {
 }
 
 impl Inheritance {
-    /// All of its files are gone: removes the lock, and the notes of files that had just moved on when it died.
+    /// All of its files are gone: removes the lock, notes of files that had just moved on when it died, and what it had
+    /// half written.
     pub(crate) fn end(self) {
         let beside = self.path.parent().and_then(|processing| fs::read_dir(processing).ok());
         for entry in beside.into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with(&format!("{}{BETWEEN}", self.owner)) && name.ends_with(".claim") {
+            let its = |name: &str| name.starts_with(&format!("{}{BETWEEN}", self.owner));
+            let is_note = name.ends_with(".claim") && its(&name);
+            let is_half_written = name.ends_with(".tmp") && name.strip_prefix('.').is_some_and(its);
+            if is_note || is_half_written {
                 let _ = fs::remove_file(entry.path());
             }
         }

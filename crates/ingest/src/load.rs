@@ -30,8 +30,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Rows that wait for others of their text.
 const BUFFERED_ROWS_MAX: usize = 8_000;
-/// Rows of one transaction, about.
-const ROWS_PER_APPEND: usize = 10_000;
+/// Rows of one transaction, about. Up to four such blocks are in memory.
+const ROWS_PER_APPEND: usize = 5_000;
 /// Times a call is made again at once because another transaction won.
 const CONFLICTS_MAX: u32 = 20;
 
@@ -205,7 +205,7 @@ pub(crate) async fn begin(
 }
 
 /// Loads the rows and makes the campaigns active.
-#[expect(clippy::too_many_arguments, reason = "each is its own thing, and two callers stand beside it")]
+#[expect(clippy::too_many_arguments, reason = "each is its own thing, and both callers stand by")]
 pub(crate) async fn fill(
     ledger: &Ledger,
     path: &Path,
@@ -218,7 +218,7 @@ pub(crate) async fn fill(
 ) -> Result<Loaded, LoadError> {
     let Loading { import, campaigns } = loading;
     let now = clock();
-    // One block is made while another is written: two in memory, and one in the channel.
+    // One block is made while another is written.
     let (blocks, mut to_write) = mpsc::channel::<Vec<NewChunk>>(1);
     let reader = Reader {
         path: path.to_owned(),
@@ -247,7 +247,10 @@ pub(crate) async fn fill(
             past_conflicts(|| ledger.abandon_import(import)).await?;
             return Err(changed());
         }
-        Err(Stop::Unreadable(refusal)) => return Err(LoadError::Refused(refusal)),
+        Err(Stop::Unreadable(refusal)) => {
+            past_conflicts(|| ledger.abandon_import(import)).await?;
+            return Err(LoadError::Refused(refusal));
+        }
         Err(Stop::NobodyWrites) => return Err(LoadError::Cancelled),
     };
     // Before the import is finished: after it, nobody would come back for them.

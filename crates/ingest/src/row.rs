@@ -84,6 +84,8 @@ pub(crate) struct Assessor {
     now: Timestamp,
     campaigns: Vec<String>,
     campaign_by_name: HashMap<String, u16>,
+    /// The campaign of the row before.
+    last_campaign: Option<u16>,
     senders: HashMap<String, Arc<SenderId>>,
     default_sender: Option<Arc<SenderId>>,
     texts: Texts,
@@ -108,6 +110,7 @@ impl Assessor {
             now,
             campaigns: Vec::new(),
             campaign_by_name: HashMap::new(),
+            last_campaign: None,
             senders: HashMap::new(),
             seen: Seen::default(),
             times: Default::default(),
@@ -144,8 +147,11 @@ impl Assessor {
             ambiguous_time: false,
         };
         if record.len() != self.columns.len() {
-            // Which cell is missing can't be known, so none is believed.
-            row.campaign = self.campaign(number, None)?;
+            // Which cell is missing can't be known, so none is believed; it is shown with the row before it.
+            row.campaign = match self.last_campaign {
+                Some(campaign) => campaign,
+                None => self.campaign(number, None)?,
+            };
             row.destination_raw = record.get(self.columns.destination).unwrap_or_default().to_owned();
             row.verdict = Verdict::Invalid(Reject::new(
                 if record.len() < self.columns.len() { "cells_missing" } else { "cells_extra" },
@@ -156,8 +162,9 @@ impl Assessor {
         let written = cell(record, self.columns.campaign);
         let campaign_problem = written.and_then(|name| check_campaign_name(name).err());
         row.campaign = self.campaign(number, if campaign_problem.is_some() { None } else { written })?;
+        self.last_campaign = Some(row.campaign);
         row.destination_raw = record.get(self.columns.destination).unwrap_or_default().to_owned();
-        row.reference = cell(record, self.columns.reference).map(str::to_owned);
+        row.reference = cell(record, self.columns.reference).map(unquoted).map(str::to_owned);
 
         let mut first_problem = campaign_problem.map(|problem| Reject::new("campaign_name", problem));
         let mut note = |reject: Reject| {
@@ -252,9 +259,11 @@ impl Assessor {
     }
 
     fn text(&mut self, row: u32, record: &StringRecord) -> Result<Arc<Text>, Reject> {
-        let written = self.columns.text.and_then(|at| record.get(at)).filter(|text| !text.trim().is_empty());
+        let written =
+            self.columns.text.and_then(|at| record.get(at)).filter(|text| !text.trim().is_empty()).map(unquoted);
         let written = written.or(self.defaults.text.as_deref()).unwrap_or_default();
-        let value = |column: &str| self.columns.named(column).and_then(|at| record.get(at)).map(str::trim);
+        let value =
+            |column: &str| self.columns.named(column).and_then(|at| record.get(at)).map(str::trim).map(unquoted);
         self.texts.of_row(row, written, value).map_err(|error| Reject::new(error.code(), error))
     }
 
@@ -280,6 +289,12 @@ fn cell(record: &StringRecord, column: Option<usize>) -> Option<&str> {
     column.and_then(|at| record.get(at)).map(str::trim).filter(|cell| !cell.is_empty())
 }
 
+/// Free text without the `'` that a spreadsheet-safe export puts before a formula character, so that a report that is
+/// sent again says what was sent before.
+fn unquoted(cell: &str) -> &str {
+    cell.strip_prefix('\'').filter(|rest| rest.starts_with(['=', '+', '-', '@', '\t', '\r'])).unwrap_or(cell)
+}
+
 pub(crate) fn check_campaign_name(name: &str) -> Result<(), &'static str> {
     if name.is_empty() {
         Err("the campaign's name is empty")
@@ -289,5 +304,19 @@ pub(crate) fn check_campaign_name(name: &str) -> Result<(), &'static str> {
         Err("the campaign's name has control characters in it")
     } else {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unquoted;
+
+    #[test]
+    fn only_the_quote_of_a_spreadsheet_safe_export_is_taken_off() {
+        assert_eq!(unquoted("'+20% on Friday"), "+20% on Friday");
+        assert_eq!(unquoted("'=1"), "=1");
+        assert_eq!(unquoted("'tis the season"), "'tis the season");
+        assert_eq!(unquoted("+20%"), "+20%");
+        assert_eq!(unquoted("'"), "'");
     }
 }

@@ -4,8 +4,9 @@ use campaign::Msisdn;
 use roaring::RoaringTreemap;
 use std::collections::HashMap;
 
-/// Distinct numbers whose row is remembered (18 MB); of later ones only that they were there (about 2 bytes each).
-const EXACT_MAX: usize = 500_000;
+/// Distinct numbers whose row is remembered (9 MB: what a hash table of 2^19 places holds); of later ones only that they
+/// were there (about 2 bytes each).
+const EXACT_MAX: usize = (1 << 19) / 8 * 7;
 
 /// Where a number stood first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

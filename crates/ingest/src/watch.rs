@@ -6,7 +6,7 @@
 
 use crate::{
     Checks, Loaded, Options, Preview, Refusal, check,
-    folder::{Claimed, End, Folder, Inheritance, Kind, Note},
+    folder::{Claimed, End, Folder, Inheritance, Kind, Note, Size},
     load::{Begun, Launch, LoadError, begin, fill},
 };
 use campaign::{ImportId, OwnerId};
@@ -21,7 +21,7 @@ use std::{
     collections::{HashMap, HashSet},
     io,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 use tokio::{sync::mpsc, task::spawn_blocking, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -120,12 +120,14 @@ pub async fn watch(
     cancel: &CancellationToken,
 ) -> Result<(), WatchError> {
     let failed = |source| WatchError::Folder { folder: settings.folder.clone(), source };
-    let folder = Folder::open(&settings.folder, &settings.name).map_err(failed)?;
+    let inbox = Folder::create(&settings.folder).map_err(failed)?;
     let (moved_in, mut names) = mpsc::channel(1024);
-    // Without it (no inotify left) the rescan takes all files, later.
-    let _events = moved_in_events(&folder.inbox, moved_in)
-        .inspect_err(|error| warn!(%error, "files are found by looking alone"))
-        .ok();
+    // Before anything else, so that nothing is renamed in unheard once this watcher shows by its lock. Without it (no
+    // inotify left) the rescan takes all files, later.
+    let _events =
+        moved_in_events(&inbox, moved_in).inspect_err(|error| warn!(%error, "files are found by looking alone")).ok();
+    let folder = Folder::open(&settings.folder, &settings.name).map_err(failed)?;
+    let pending = folder.left_behind().map_err(failed)?.into_iter().map(Pending::new).collect();
     let mut watcher = Watcher {
         ledger,
         settings,
@@ -135,7 +137,7 @@ pub async fn watch(
         cancel,
         sizes: HashMap::new(),
         foreign: HashSet::new(),
-        pending: Vec::new(),
+        pending,
         inherited: HashMap::new(),
         is_down: false,
     };
@@ -180,7 +182,7 @@ struct Watcher<'a, C, H> {
     happened: H,
     cancel: &'a CancellationToken,
     /// Length and time of change of each file in the inbox, and since when they are so.
-    sizes: HashMap<String, ((u64, Option<SystemTime>), Instant)>,
+    sizes: HashMap<String, (Size, Instant)>,
     foreign: HashSet<String>,
     pending: Vec<Pending>,
     inherited: HashMap<String, Inheritance>,
@@ -191,6 +193,12 @@ struct Pending {
     claimed: Claimed,
     due: Instant,
     wait: Duration,
+}
+
+impl Pending {
+    fn new(claimed: Claimed) -> Self {
+        Self { claimed, due: Instant::now(), wait: FIRST_WAIT }
+    }
 }
 
 /// What a file came to.
@@ -207,7 +215,7 @@ enum Settled {
     /// To be tried again.
     Waits {
         why: String,
-        ledger_down: bool,
+        for_all: bool,
     },
     Gone,
     Stopped,
@@ -227,7 +235,7 @@ impl<C: Fn() -> Timestamp, H: FnMut(Happened<'_>)> Watcher<'_, C, H> {
             && let Some(claimed) = self.folder.claim(name)?
         {
             self.sizes.remove(name);
-            self.pending.push(Pending { claimed, due: Instant::now(), wait: FIRST_WAIT });
+            self.pending.push(Pending::new(claimed));
         }
         Ok(())
     }
@@ -257,8 +265,7 @@ impl<C: Fn() -> Timestamp, H: FnMut(Happened<'_>)> Watcher<'_, C, H> {
         let held = self.inherited.keys().cloned().collect();
         for (inheritance, files) in self.folder.inherit(&held)? {
             debug!(owner = inheritance.owner, files = files.len(), "going on with the files of a dead watcher");
-            let due = Instant::now();
-            self.pending.extend(files.into_iter().map(|claimed| Pending { claimed, due, wait: FIRST_WAIT }));
+            self.pending.extend(files.into_iter().map(Pending::new));
             self.inherited.insert(inheritance.owner.clone(), inheritance);
         }
         Ok(())
@@ -273,8 +280,8 @@ impl<C: Fn() -> Timestamp, H: FnMut(Happened<'_>)> Watcher<'_, C, H> {
                 continue;
             }
             match self.settle(&pending.claimed).await? {
-                Settled::Waits { why, ledger_down } => {
-                    if ledger_down && !self.is_down {
+                Settled::Waits { why, for_all } => {
+                    if for_all && !self.is_down {
                         self.is_down = true;
                         (self.happened)(Happened::Waiting { why: &why });
                     }
@@ -302,14 +309,23 @@ impl<C: Fn() -> Timestamp, H: FnMut(Happened<'_>)> Watcher<'_, C, H> {
     }
 
     async fn settle(&self, claimed: &Claimed) -> io::Result<Settled> {
+        let note = self.folder.note(claimed)?.unwrap_or_default();
         let approved = match self.ledger.approved_senders().await {
-            Ok(approved) => approved.map(|(_, senders)| senders.into_iter().collect()),
+            // It had passed before it was begun, and may be launched by now: too late to refuse it for a sender.
+            Ok(_) if note.import.is_some() => None,
+            Ok(Some((_, senders))) => Some(senders.into_iter().collect()),
+            Ok(None) => return Ok(Settled::Waits { why: SENDERS_UNKNOWN.to_owned(), for_all: true }),
             Err(error) => return Ok(down(&error)),
         };
         let path = self.folder.path(claimed);
-        let checks = Checks { approved, file_name: Some(claimed.name.clone()), ..Checks::at((self.clock)()) };
-        let (checked, options) = (path.clone(), self.settings.options.clone());
-        let preview = match spawn_blocking(move || check(&checked, &options, &checks)).await {
+        let checks = Checks {
+            approved,
+            file_name: Some(claimed.name.clone()),
+            fallback: self.settings.options.clone(),
+            ..Checks::at((self.clock)())
+        };
+        let checked = path.clone();
+        let preview = match spawn_blocking(move || check(&checked, &Options::default(), &checks)).await {
             Ok(Ok(preview)) => preview,
             Ok(Err(Refusal::Unreadable { source, .. })) if source.kind() == io::ErrorKind::NotFound => {
                 return Ok(Settled::Gone);
@@ -327,7 +343,6 @@ impl<C: Fn() -> Timestamp, H: FnMut(Happened<'_>)> Watcher<'_, C, H> {
             Ok(Begun::Load(loading)) => loading,
             Ok(Begun::Launched { earlier, .. }) => {
                 // Crash point 3: it is this very file that was launched.
-                let note = self.folder.note(claimed)?.unwrap_or_default();
                 return Ok(if note.import == Some(earlier.import) {
                     Settled::Done { preview: Box::new(preview), import: earlier.import, loaded: None }
                 } else {
@@ -378,10 +393,14 @@ fn settled(error: LoadError) -> Settled {
         LoadError::Changed { .. } => Settled::Refused { code: "changed", why },
         LoadError::Refused(refusal) => Settled::Refused { code: refusal.code(), why },
         LoadError::Ledger(error) => down(&error),
-        LoadError::Busy { .. } => Settled::Waits { why, ledger_down: false },
+        LoadError::Busy { .. } => Settled::Waits { why, for_all: false },
         LoadError::Cancelled => Settled::Stopped,
     }
 }
+
+/// Nothing is queued from a sender that may not be approved.
+const SENDERS_UNKNOWN: &str = "it is not known which senders are approved: a reconciler reads that from the gateway, or \
+                               this watcher does when it has the gateway's credentials";
 
 fn down(error: &ledger::Error) -> Settled {
     let mut why = error.to_string();
@@ -390,5 +409,5 @@ fn down(error: &ledger::Error) -> Settled {
         why = format!("{why}: {cause}");
         source = cause.source();
     }
-    Settled::Waits { why, ledger_down: true }
+    Settled::Waits { why, for_all: true }
 }

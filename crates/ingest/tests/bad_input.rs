@@ -1,4 +1,5 @@
 //! The table of what a file may have wrong with it, row by row, each by its file.
+#![expect(clippy::unwrap_used, reason = "clippy takes the helpers of tests for no tests")]
 
 use ingest::{Checks, Options, Preview, Refusal, check};
 use std::{collections::HashSet, fs, path::PathBuf};

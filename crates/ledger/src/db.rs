@@ -126,6 +126,9 @@ macro_rules! read_conn {
 
 pub(crate) use {read_conn, write_tx};
 
+/// Each lost race is a migration that another process has finished.
+const MIGRATION_TRIES: u32 = 5;
+
 impl Ledger {
     /// Opens the ledger at `url`: `sqlite://path/to/file.db` (made when absent) or `postgres://…`.
     ///
@@ -182,11 +185,25 @@ impl Ledger {
 
     /// Brings the schema up to date. Migrations only go forward.
     pub async fn migrate(&self) -> Result<()> {
+        let operation = "migrate the ledger";
         match &self.db {
-            Db::Sqlite(db) => SQLITE.run(&db.write).await,
-            Db::Postgres(pool) => POSTGRES.run(pool).await,
+            Db::Postgres(pool) => POSTGRES.run(pool).await.during(operation),
+            Db::Sqlite(db) => {
+                // Several processes may begin on one new file at once, and SQLite has no lock that spans a migration's
+                // check and its work: one of them wins, and the others find its work done.
+                let mut tries = 0;
+                loop {
+                    let Err(error) = SQLITE.run(&db.write).await else { return Ok(()) };
+                    tries += 1;
+                    if matches!(self.schema().await, Ok(Schema::Current)) {
+                        return Ok(());
+                    }
+                    if tries == MIGRATION_TRIES {
+                        return Err(Error::new(operation, error));
+                    }
+                }
+            }
         }
-        .during("migrate the ledger")
     }
 
     /// Compares the ledger's schema with what this program needs.

@@ -16,13 +16,8 @@ use std::{
     fs::{File, TryLockError},
     path::PathBuf,
     sync::Mutex as StdMutex,
-    time::Duration,
 };
 use tokio::sync::Mutex;
-use tokio_util::sync::CancellationToken;
-
-/// How often a process says that it is alive.
-const BEAT: Duration = Duration::from_secs(3);
 
 /// First key of the advisory locks that owners hold.
 const LOCKS: i32 = 0x0c71;
@@ -80,31 +75,6 @@ impl OwnerGuard {
                 .rows_affected()
         });
         Ok(alive == 1)
-    }
-
-    /// Beats every few seconds until `stop`. Answers early when others have taken this process for dead: it must end, and
-    /// may start anew.
-    pub async fn keep(&self, stop: &CancellationToken) {
-        let mut troubled = false;
-        while !stop.is_cancelled() {
-            let beat = async {
-                self.ledger.set_clock().await?;
-                self.beat(self.ledger.now()).await
-            };
-            match beat.await {
-                Ok(true) => troubled = false,
-                Ok(false) => {
-                    tracing::error!(owner.id = %self.id, "this process was taken for dead by the others; it must start anew");
-                    return;
-                }
-                Err(error) if !troubled => {
-                    tracing::warn!(%error, "the ledger is away; this process goes on when it is back");
-                    troubled = true;
-                }
-                Err(_) => {}
-            }
-            let _ = tokio::time::timeout(BEAT, stop.cancelled()).await;
-        }
     }
 
     /// Ends the registration: nothing of this process is in flight any more.

@@ -1,5 +1,7 @@
 //! The token row, on both databases.
 
+#![expect(clippy::unwrap_used, reason = "clippy takes only the tests themselves for tests")]
+
 use campaign::token::TokenPhase;
 use jiff::SignedDuration;
 use ledger::{Ledger, TokenClaim, TokenRow, TokenTrouble, TokenTroubleKind};

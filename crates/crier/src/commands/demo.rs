@@ -9,14 +9,14 @@ use crate::{
     config::{Merged, Settings, Sources},
     exit::{Done, Stop},
     output, progress,
-    setup::Setup,
+    setup::{BRIEFLY, PATIENTLY, Setup},
     stages::Parts,
 };
 use ::sandbox::{Config, Running, Sandbox};
 use anyhow::Context;
 use campaign::RowState;
 use ingest::Outcome;
-use ledger::{CampaignSummary, Ledger};
+use ledger::{CampaignSummary, Ledger, ReportRow};
 use std::path::Path;
 use tokio::net::TcpListener;
 
@@ -26,6 +26,8 @@ pub(crate) struct Args {}
 
 /// The one file that the demo leaves behind, in the working directory.
 const REPORT: &str = "crier-demo-report.csv";
+/// Characters of a text that the demo's table shows.
+const TEXT_MAX: usize = 32;
 const EXAMPLE: &[u8] = include_bytes!("../../../../campaigns.example.csv");
 
 pub(crate) async fn run(setup: Setup, _args: Args) -> anyhow::Result<Done> {
@@ -49,11 +51,13 @@ pub(crate) async fn run(setup: Setup, _args: Args) -> anyhow::Result<Done> {
 
     let ledger = setup.ledger().await?;
     let queue = setup.queue().await?;
-    let gateway = setup.gateway(&ledger, setup.budget(&queue), "demo")?;
+    let budget = setup.budget(&queue);
+    let asking = setup.gateway(&ledger, budget.clone(), "demo", BRIEFLY)?;
+    let gateway = setup.gateway(&ledger, budget, "demo", PATIENTLY)?;
     let parts = Parts { ledger, queue, gateway };
-    let approved = file::approved_by_gateway(&parts.ledger, &parts.gateway).await?;
+    let approved = file::approved_by_gateway(&parts.ledger, &asking).await?;
     let args = FileArgs { file: example, options: OptionArgs::default() };
-    let Outcome::Loaded(loaded) = run::load(&setup, &parts.ledger, &args, Some(approved), false).await? else {
+    let Outcome::Loaded(loaded) = run::load_quietly(&setup, &parts.ledger, &args, Some(approved), false).await? else {
         return Err(Stop::failed("a new ledger knows the example file already").into());
     };
     let names: Vec<String> = loaded.campaigns.into_iter().map(|(_, name)| name).collect();
@@ -80,32 +84,32 @@ fn settings(sandbox: &Running, dir: &Path, credentials: [String; 4]) -> anyhow::
     Ok(Settings::parse(&Merged::load(&Sources { set: set.to_vec(), ..Sources::default() })?)?)
 }
 
+/// One row as the demo shows it.
+fn line(row: ReportRow) -> Vec<String> {
+    let text: String = row.text.unwrap_or_default().replace('\n', " ");
+    let shown =
+        if text.chars().count() > TEXT_MAX { text.chars().take(TEXT_MAX).chain(['…']).collect() } else { text };
+    vec![
+        row.row_number.to_string(),
+        row.destination.unwrap_or(row.destination_raw),
+        row.sender.unwrap_or_default(),
+        shown,
+        row.state.to_string(),
+        row.reason.unwrap_or_default(),
+    ]
+}
+
 async fn report(ledger: &Ledger, names: &[String], sandbox: Running) -> anyhow::Result<Done> {
     let rows = Rows { ledger, names, states: &[] };
     let mut lines = Vec::new();
     rows.each(|row| {
-        let text = row.text.unwrap_or_default();
-        let text = if text.chars().count() > 40 { text.chars().take(39).chain(['…']).collect() } else { text };
-        let destination = row.destination.unwrap_or(row.destination_raw);
-        let reason = row.reason.unwrap_or_default();
-        lines.push((
-            row.row_number,
-            vec![
-                row.row_number.to_string(),
-                row.campaign,
-                destination,
-                row.sender.unwrap_or_default(),
-                text,
-                row.state.to_string(),
-                reason,
-            ],
-        ));
+        lines.push((row.row_number, line(row)));
         Ok(())
     })
     .await?;
     lines.sort_by_key(|(row, _)| *row);
     let cells = lines.into_iter().map(|(_, cells)| cells).collect();
-    output::print(output::drawn(&["row", "campaign", "to", "from", "text", "state", "why"], cells))?;
+    output::print(output::drawn(&["row", "to", "from", "text", "state", "why"], cells))?;
 
     let summaries = run::of(ledger, names).await?;
     output::print(format_args!("\n{}", progress::in_words(&summaries)))?;

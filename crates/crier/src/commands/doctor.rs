@@ -80,10 +80,13 @@ pub(crate) async fn run(setup: &Setup, _args: &Args) -> anyhow::Result<Done> {
             None
         }
     };
-    queue(setup, &mut findings).await;
+    let queue_is_up = queue(setup, &mut findings).await;
     match (setup.settings.gateway.credentials(), &ledger) {
         (Err(error), _) => findings.wrong("gateway", &error.into()),
         (Ok(_), None) => findings.look("gateway", "not tried: its token is kept in the ledger"),
+        (Ok(_), Some(_)) if !queue_is_up => {
+            findings.look("gateway", "not tried: the call budget that all processes share is on Redis");
+        }
         (Ok(_), Some(ledger)) => match setup.gateway_alone(ledger, "doctor").await {
             Ok(made) => ask(ledger, &made, &mut findings).await,
             Err(error) => findings.wrong("gateway", &error),
@@ -107,14 +110,19 @@ pub(crate) async fn run(setup: &Setup, _args: &Args) -> anyhow::Result<Done> {
     Ok(findings.done())
 }
 
-async fn queue(setup: &Setup, findings: &mut Findings) {
+/// Answers whether the queue can be used.
+async fn queue(setup: &Setup, findings: &mut Findings) -> bool {
     match &setup.settings.queue_url {
         QueueUrl::Memory => findings.ok("queue", "memory: inside `crier run`; worker and reconciler need redis://"),
         QueueUrl::Redis(url) => match setup.queue().await {
             Ok(_) => findings.ok("queue", format!("{} is reachable", masked_url(url.expose_secret()))),
-            Err(error) => findings.wrong("queue", &error),
+            Err(error) => {
+                findings.wrong("queue", &error);
+                return false;
+            }
         },
     }
+    true
 }
 
 /// Asks the gateway for its senders, and for its time.
@@ -150,8 +158,12 @@ async fn ask(ledger: &Ledger, gateway: &Gateway, findings: &mut Findings) {
 /// What the ledger itself tells.
 async fn contents(ledger: &Ledger, findings: &mut Findings) -> anyhow::Result<()> {
     let trouble = ledger.trouble().await?;
-    if let Some(words) = trouble.token {
-        findings.0.push(Finding { subject: "token", verdict: Verdict::Wrong, found: words, done: Done::Config });
+    match trouble.token {
+        Some(words) if trouble.token_refused => {
+            findings.0.push(Finding { subject: "token", verdict: Verdict::Wrong, found: words, done: Done::Config });
+        }
+        Some(words) => findings.look("token", words),
+        None => {}
     }
     let owners = ledger.live_owners().await?;
     if owners.is_empty() {

@@ -127,7 +127,12 @@ pub(crate) async fn approved(setup: &Setup, ledger: &Ledger) -> anyhow::Result<O
         let gateway = setup.gateway_alone(ledger, "ingest").await?;
         return Ok(Some(approved_by_gateway(ledger, &gateway).await?));
     }
-    Ok(ledger.approved_senders().await?.map(|(_, senders)| senders.into_iter().collect()))
+    match ledger.approved_senders().await? {
+        Some((_, senders)) => Ok(Some(senders.into_iter().collect())),
+        None => Err(Stop::config("it is not known which senders are approved")
+            .advise("Set gateway.client_id, client_secret, username and password, or start a reconciler that has them.")
+            .into()),
+    }
 }
 
 /// The preview in lines, for a person.

@@ -7,12 +7,10 @@ use super::{
 use crate::{
     exit::{Done, Stop},
     output,
-    setup::{Setup, host, who},
+    setup::{PATIENTLY, Setup, host, who},
     stages::{End, Stages},
 };
-use gateway::Gateway;
 use ingest::{Happened, Outcome, WatchSettings};
-use ledger::Ledger;
 use std::{
     path::{Path, PathBuf},
     time::Duration,
@@ -73,7 +71,8 @@ async fn watch(setup: &Setup, dir: PathBuf) -> anyhow::Result<Done> {
     let with_gateway = setup.settings.gateway.credentials_if_any()?.is_some();
     let Some(ledger) = setup.when_up(async || setup.ledger().await).await? else { return Ok(setup.stopper.done()) };
     let Some(queue) = setup.when_up(async || setup.queue().await).await? else { return Ok(setup.stopper.done()) };
-    let gateway = if with_gateway { Some(setup.gateway(&ledger, setup.budget(&queue), "ingest")?) } else { None };
+    let gateway =
+        if with_gateway { Some(setup.gateway(&ledger, setup.budget(&queue), "ingest", PATIENTLY)?) } else { None };
     loop {
         let started = setup.when_up(async || Stages::feeding(setup, &ledger, &queue, "ingest").await).await?;
         let Some(mut stages) = started else { break };
@@ -88,11 +87,7 @@ async fn watch(setup: &Setup, dir: PathBuf) -> anyhow::Result<Done> {
             Ok(ingest::watch(&to_load, &settings, clock, |happened| tell(&happened, &wake), &stop).await?)
         });
         if let Some(gateway) = gateway.clone() {
-            let to_record = ledger.clone();
-            stages.beside("list of senders", async move |stop| {
-                while stop.run_until_cancelled(refresh(&to_record, &gateway)).await.is_some() {}
-                Ok(())
-            });
+            stages.know_senders(&ledger, gateway);
         }
         tracing::info!(folder = %dir.display(), "watching for files");
         if stages.until(Duration::from_secs(1), async || false).await? == End::Asked {
@@ -100,18 +95,6 @@ async fn watch(setup: &Setup, dir: PathBuf) -> anyhow::Result<Done> {
         }
     }
     Ok(setup.stopper.done())
-}
-
-/// Keeps the ledger's list of approved senders fresh.
-async fn refresh(ledger: &Ledger, gateway: &Gateway) {
-    let wait = match file::approved_by_gateway(ledger, gateway).await {
-        Ok(_) => Duration::from_secs(300),
-        Err(error) => {
-            tracing::warn!("the senders were not read: {}", crate::exit::line(&error));
-            Duration::from_secs(30)
-        }
-    };
-    tokio::time::sleep(wait).await;
 }
 
 /// Logs what the watcher does, and wakes the feeder for what was loaded.

@@ -8,7 +8,7 @@ use crate::{
     exit::{Done, Stop},
     output,
     progress::Progress,
-    setup::{Setup, who},
+    setup::{BRIEFLY, PATIENTLY, Setup, who},
     stages::{End, Parts, Stage, Stages},
 };
 use campaign::{RowState, SenderId};
@@ -39,9 +39,11 @@ pub(crate) async fn run(setup: Setup, args: Args) -> anyhow::Result<Done> {
     setup.settings.gateway.credentials()?;
     let ledger = setup.ledger().await?;
     let queue = setup.queue().await?;
-    let gateway = setup.gateway(&ledger, setup.budget(&queue), "run")?;
+    let budget = setup.budget(&queue);
+    let asking = setup.gateway(&ledger, budget.clone(), "run", BRIEFLY)?;
+    let gateway = setup.gateway(&ledger, budget, "run", PATIENTLY)?;
     let parts = Parts { ledger, queue, gateway };
-    let approved = file::approved_by_gateway(&parts.ledger, &parts.gateway).await?;
+    let approved = file::approved_by_gateway(&parts.ledger, &asking).await?;
     let names = match args.file {
         None => open_campaigns(&parts.ledger).await?,
         Some(file) => {
@@ -69,7 +71,7 @@ pub(crate) async fn run(setup: Setup, args: Args) -> anyhow::Result<Done> {
     Ok(ended(&summaries))
 }
 
-/// Checks and loads a file, and says what became of it.
+/// Checks and loads a file, and says what became of it and where the rejects are.
 pub(crate) async fn load(
     setup: &Setup,
     ledger: &Ledger,
@@ -77,12 +79,32 @@ pub(crate) async fn load(
     approved: Option<HashSet<SenderId>>,
     again: bool,
 ) -> anyhow::Result<Outcome> {
-    let preview = file::check(setup, args, approved).await?;
-    for note in &preview.notes {
-        output::say(format_args!("{}: {note}", preview.file_name));
+    let outcome = load_quietly(setup, ledger, args, approved, again).await?;
+    if let Outcome::Loaded(loaded) = &outcome {
+        if let Some(rejects) = &loaded.rejects_file {
+            output::say(format_args!("What is left out is listed in {}.", rejects.display()));
+        }
+        if let Some(problem) = &loaded.rejects_problem {
+            let instead = "`crier results --rejects-only` has it";
+            output::say(format_args!("The list of rejects could not be written ({problem}); {instead}."));
+        }
     }
-    // A process that died while it loaded this file must be known to be dead, or its launch looks under way.
-    ledger.prove_deaths(ledger.now()).await?;
+    Ok(outcome)
+}
+
+/// Checks and loads a file, and says what became of it.
+pub(crate) async fn load_quietly(
+    setup: &Setup,
+    ledger: &Ledger,
+    args: &FileArgs,
+    approved: Option<HashSet<SenderId>>,
+    again: bool,
+) -> anyhow::Result<Outcome> {
+    let preview = file::check(setup, args, approved).await?;
+    let name = &preview.file_name;
+    for note in &preview.notes {
+        output::say(format_args!("{name}: {note}"));
+    }
     let owner = setup.owner(ledger, "ingest").await?;
     let launch = Launch { again, launched_by: who(), owner: owner.id(), rejects_dir: None };
     let (clock, progress, stop) = (|| ledger.now(), |_| {}, &setup.stopper.asked);
@@ -93,22 +115,15 @@ pub(crate) async fn load(
         error => anyhow::Error::from(error),
     })?;
     if let Outcome::Loaded(loaded) = &outcome {
-        let counts = [("invalid", loaded.invalid), ("duplicate", loaded.duplicate), ("suppressed", loaded.suppressed)];
-        let left_out: Vec<_> = counts
-            .iter()
-            .filter(|(_, rows)| *rows > 0)
-            .map(|(word, rows)| format!("{} {word}", output::count(*rows)))
-            .collect();
-        let left_out = if left_out.is_empty() { String::new() } else { format!(", {}", left_out.join(", ")) };
-        output::say(format_args!("{}: {} to send{left_out}", preview.file_name, output::count(loaded.sendable)));
-        if let Some(rejects) = &loaded.rejects_file {
-            output::say(format_args!("What is left out is listed in {}.", rejects.display()));
-        }
-        if let Some(problem) = &loaded.rejects_problem {
-            output::say(format_args!(
-                "The list of rejects could not be written: {problem}; `crier results --rejects-only` has it."
-            ));
-        }
+        let counts = [
+            ("to send", loaded.sendable),
+            ("invalid", loaded.invalid),
+            ("duplicate", loaded.duplicate),
+            ("suppressed", loaded.suppressed),
+        ];
+        let words = counts.iter().enumerate().filter(|(at, (_, rows))| *at == 0 || *rows > 0);
+        let words: Vec<_> = words.map(|(_, (word, rows))| format!("{} {word}", output::count(*rows))).collect();
+        output::say(format_args!("{name}: {}", words.join(", ")));
     }
     Ok(outcome)
 }

@@ -70,7 +70,11 @@ pub(crate) const KEYS: &[Key] = &[
     text("ingest.unchanged_for", "10s", "how long a dropped file must lie unchanged"),
     optional("plan.price_per_segment", "the price of one segment, for `plan`"),
     text("plan.currency", "GBP", "the currency of that price"),
-    text("log.filter", "info", "what is logged, as in RUST_LOG: `info`, `worker=debug`, …"),
+    text(
+        "log.filter",
+        "info",
+        "what is logged, as `info` or `worker=debug`; `run` logs from warn on unless it is set, other commands errors",
+    ),
     text("log.format", "text", "text or json"),
 ];
 

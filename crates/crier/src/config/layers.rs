@@ -122,6 +122,11 @@ impl Merged {
         Ok(Self { entries })
     }
 
+    /// Whether a setting was set anywhere, or has its default.
+    pub(crate) fn is_set(&self, name: &str) -> bool {
+        self.entry(name).origin != Origin::Default
+    }
+
     /// The value of a setting and where it came from.
     pub(crate) fn entry(&self, name: &str) -> &Entry {
         self.entries.get(name).expect("only known settings are asked for")

@@ -84,12 +84,12 @@ async fn nobody_calls_while_redis_is_down_and_all_go_on_when_it_is_back() {
     tokio::time::timeout(Duration::from_secs(30), budget.acquire(CallClass::Send)).await.unwrap();
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_budget_of_one_process_waits_for_the_next_window() {
-    let budget = Budget::in_process(3, Duration::from_secs(2));
+    let budget = Budget::in_process(3, Duration::from_millis(200));
     let began = Instant::now();
     for _ in 0..7 {
         budget.acquire(CallClass::Send).await;
     }
-    assert_eq!(began.elapsed().as_secs(), 4);
+    assert!(began.elapsed() >= Duration::from_millis(395));
 }

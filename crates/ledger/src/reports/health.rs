@@ -1,7 +1,7 @@
 //! What may be wrong with the processes around the ledger.
 
 use super::instant_if_any;
-use crate::{Ledger, Result, db::read_conn, error::During, time::instant};
+use crate::{Ledger, Result, TokenTroubleKind, db::read_conn, error::During, time::instant};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -27,6 +27,8 @@ pub struct LiveOwner {
 pub struct Trouble {
     /// Why there is no usable token, in words for a person.
     pub token: Option<String>,
+    /// That is for a person to put right: the credentials were refused.
+    pub token_refused: bool,
     /// The last password grant.
     pub password_granted_at: Option<Timestamp>,
     /// Rows that wait for a person.
@@ -62,21 +64,21 @@ impl Ledger {
     /// What the ledger knows to be wrong, for `crier doctor`.
     pub async fn trouble(&self) -> Result<Trouble> {
         let operation = "read what is wrong";
-        let found: (Option<String>, Option<i64>, i64, i64, Option<i64>) =
-            read_conn!(self, operation, |conn, dialect| {
-                sqlx::query_as(
-                    "SELECT (SELECT trouble FROM tokens), (SELECT password_granted_at FROM tokens),
-                        (SELECT count(*) FROM messages WHERE state = 'held'), (SELECT count(*) FROM unexplained),
+        let found: (i64, i64, Option<i64>) = read_conn!(self, operation, |conn, dialect| {
+            sqlx::query_as(
+                "SELECT (SELECT count(*) FROM messages WHERE state = 'held'), (SELECT count(*) FROM unexplained),
                         (SELECT max(checked_at) FROM senders)",
-                )
-                .fetch_one(&mut *conn)
-                .await
-                .during(operation)?
-            });
-        let (token, granted_at, held, unexplained, read_at) = found;
+            )
+            .fetch_one(&mut *conn)
+            .await
+            .during(operation)?
+        });
+        let (held, unexplained, read_at) = found;
+        let token = self.token().await?;
         Ok(Trouble {
-            token,
-            password_granted_at: instant_if_any(granted_at),
+            token_refused: token.trouble.as_ref().is_some_and(|trouble| trouble.kind == TokenTroubleKind::Refused),
+            token: token.trouble.map(|trouble| trouble.message),
+            password_granted_at: token.password_granted_at,
             held: held.unsigned_abs(),
             unexplained: unexplained.unsigned_abs(),
             senders_read_at: instant_if_any(read_at),
