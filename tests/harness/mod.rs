@@ -22,7 +22,7 @@ use std::{fs, path::PathBuf, time::Duration};
 use tempfile::TempDir;
 
 /// Longer than anything that a journey waits for on a loaded machine.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(100);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(75);
 
 /// The place of one journey: a directory of its own, and a sandbox that knows the sender `ACME`.
 pub(crate) struct Place {

@@ -7,5 +7,9 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod answers;
+mod bad_input;
+mod dependencies;
+mod embedded;
 mod first_steps;
 mod production;

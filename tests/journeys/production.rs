@@ -32,6 +32,7 @@ fn a_dropped_file_reaches_everybody_once() {
 fn with_a_killed_worker(faults: &Value, on_absent: &str) -> Account {
     let mut production = Production::new(&json!({"seed": 7}));
     production.set("RECONCILE__ON_ABSENT", on_absent);
+
     production.place.sandbox.faults(faults);
     production.start();
     let mailing = Mailing::of(20_000, 5);
