@@ -91,6 +91,9 @@ pub enum Start {
 /// How long a row waits behind another open text to the same recipient before it is looked at again.
 const BEHIND_ANOTHER: SignedDuration = SignedDuration::from_secs(5);
 
+/// The reason of a row that waits until a person decides about another one.
+pub(crate) const BEHIND_HELD: &str = "waits behind a held row to the same number from the same sender";
+
 /// A live row: its text may be on its way and is not yet told apart by an `sms_id`. The same words as the index
 /// `one_open_attempt_per_recipient`, or the index would not be used.
 const LIVE: &str = "o.sms_id IS NULL AND o.state IN ('sending', 'unknown', 'held', 'accepted')";
@@ -104,7 +107,7 @@ fn wait_behind() -> String {
         "UPDATE messages SET not_before = $4, updated_at = $3,
             reason = CASE (SELECT o.state FROM messages o WHERE o.sender = messages.sender
                 AND o.destination = messages.destination AND {LIVE})
-                WHEN 'held' THEN 'waits behind a held row to the same number from the same sender'
+                WHEN 'held' THEN '{BEHIND_HELD}'
                 ELSE 'waits for an earlier text to the same number from the same sender' END
          WHERE id BETWEEN $1 AND $2 AND state IN ('queued', 'scheduled')
            AND (not_before IS NULL OR not_before <= $3) AND (scheduled_for IS NULL OR scheduled_for <= $3)
