@@ -44,6 +44,7 @@ CREATE TABLE chunks (
     fed_at        BIGINT,
     feeds         BIGINT NOT NULL DEFAULT 0,  -- since the last claim
     owner_id      BIGINT,
+    blocked       BIGINT NOT NULL DEFAULT 0,  -- 1: each of its rows waits behind a held row
     batch_len_max BIGINT           -- halved by each 413
 );
 CREATE INDEX chunks_of_campaign ON chunks (campaign_id, id);

@@ -97,7 +97,7 @@ fn measured(mut process: Process) -> (Duration, f64) {
 }
 
 fn ingest(rows: u32) {
-    let bench = Bench::start(&json!({ "rate_limited": false }));
+    let bench = Bench::start(&json!({ "rate_limited": false, "rate_limit": 1_000_000 }));
     file(&bench.dir.path().join("big.csv"), rows, "Our spring sale starts on Friday at nine. Reply STOP to opt out.");
     let (took, peak) = measured(bench.crier("memory:", &["ingest", "big.csv"]));
     println!(
@@ -109,7 +109,8 @@ fn ingest(rows: u32) {
 }
 
 fn send_and_confirm(recipients: u32) {
-    let config = json!({ "rate_limited": false, "delivery_min_ms": 100, "delivery_max_ms": 2000 });
+    let config =
+        json!({ "rate_limited": false, "rate_limit": 1_000_000, "delivery_min_ms": 100, "delivery_max_ms": 2000 });
     let bench = Bench::start(&config);
     file(&bench.dir.path().join("sale.csv"), recipients, "Our spring sale starts on Friday at nine.");
     let began = Instant::now();
@@ -137,7 +138,7 @@ fn send_and_confirm(recipients: u32) {
 }
 
 fn drop_to_first_call(drops: u32) {
-    let bench = Bench::start(&json!({ "rate_limited": false }));
+    let bench = Bench::start(&json!({ "rate_limited": false, "rate_limit": 1_000_000 }));
     let redis = Redis::start();
     let mut services: Vec<Process> =
         vec![bench.crier(&redis.url(), &["worker"]), bench.crier(&redis.url(), &["ingest", "--watch", "drop"])];

@@ -12,6 +12,7 @@ use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
+use testbed::eventually_async;
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -117,12 +118,11 @@ fn told(event: &Happened<'_>) -> String {
 
 impl Running {
     async fn until(&self, what: impl Fn() -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        while !what() {
-            assert!(Instant::now() < deadline, "in vain; heard {:?}", self.heard.lock().unwrap());
-            assert!(!self.task.is_finished(), "the watcher ended");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        eventually_async("the watcher does it", PATIENCE, async || {
+            assert!(!self.task.is_finished(), "the watcher ended; heard {:?}", self.heard.lock().unwrap());
+            what()
+        })
+        .await;
     }
 
     async fn until_heard(&self, what: &str) {
@@ -190,10 +190,11 @@ async fn a_file_that_is_still_written_is_left_until_it_is_unchanged() {
     let watcher = house.watcher_of("one", house.ledger.clone(), Duration::from_millis(400)).await;
     let path = house.at("inbox/slow.csv");
     let mut bytes = "phone\n".to_owned();
+    let mut pace = tokio::time::interval(Duration::from_millis(100));
     for n in 1..=8 {
         bytes.push_str(&format!("0770090000{n}\n"));
         fs::write(&path, &bytes).unwrap();
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        pace.tick().await;
     }
     watcher.until_heard("launched slow.csv here").await;
     assert_eq!(house.count("messages").await, 8);

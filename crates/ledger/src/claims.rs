@@ -91,9 +91,36 @@ pub enum Start {
 /// How long a row waits behind another open text to the same recipient before it is looked at again.
 const BEHIND_ANOTHER: SignedDuration = SignedDuration::from_secs(5);
 
+/// The reason of a row that waits until a person decides about another one.
+pub(crate) const BEHIND_HELD: &str = "waits behind a held row to the same number from the same sender";
+
 /// A live row: its text may be on its way and is not yet told apart by an `sms_id`. The same words as the index
 /// `one_open_attempt_per_recipient`, or the index would not be used.
 const LIVE: &str = "o.sms_id IS NULL AND o.state IN ('sending', 'unknown', 'held', 'accepted')";
+
+/// Has the rows of a chunk wait that are due and behind a live row.
+///
+/// The live row's state is a scalar subquery, at most one row by the unique index: an EXISTS may be hashed by Postgres, which
+/// then reads the whole table for one chunk.
+fn wait_behind() -> String {
+    format!(
+        "UPDATE messages SET not_before = $4, updated_at = $3,
+            reason = CASE (SELECT o.state FROM messages o WHERE o.sender = messages.sender
+                AND o.destination = messages.destination AND {LIVE})
+                WHEN 'held' THEN '{BEHIND_HELD}'
+                ELSE 'waits for an earlier text to the same number from the same sender' END
+         WHERE id BETWEEN $1 AND $2 AND state IN ('queued', 'scheduled')
+           AND (not_before IS NULL OR not_before <= $3) AND (scheduled_for IS NULL OR scheduled_for <= $3)
+           AND (SELECT o.state FROM messages o WHERE o.sender = messages.sender
+                AND o.destination = messages.destination AND {LIVE}) IS NOT NULL"
+    )
+}
+
+/// The rows of a chunk that may be sent now.
+const CANDIDATES: &str = "SELECT id, destination, sender, text_id, valid_until FROM messages
+    WHERE id BETWEEN $1 AND $2 AND state IN ('queued', 'scheduled')
+      AND (not_before IS NULL OR not_before <= $3) AND (scheduled_for IS NULL OR scheduled_for <= $3)
+    ORDER BY id";
 
 #[derive(sqlx::FromRow)]
 struct Candidate {
@@ -174,38 +201,21 @@ impl Ledger {
                 .execute(&mut *tx)
                 .await
                 .during(operation)?;
-                // No EXISTS here: Postgres turns it into a join, and with statistics from before the file was loaded it
-                // reads the whole index of live rows for each row of the chunk. A LIMIT keeps it one probe a row.
-                sqlx::query(sql(format!(
-                    "UPDATE messages SET not_before = $4, updated_at = $3,
-                        reason = CASE WHEN EXISTS (SELECT 1 FROM messages o WHERE o.sender = messages.sender
-                            AND o.destination = messages.destination AND {LIVE} AND o.state = 'held')
-                            THEN 'waits behind a held row to the same number from the same sender'
-                            ELSE 'waits for an earlier text to the same number from the same sender' END
-                     WHERE id BETWEEN $1 AND $2 AND state IN ('queued', 'scheduled')
-                       AND (not_before IS NULL OR not_before <= $3) AND (scheduled_for IS NULL OR scheduled_for <= $3)
-                       AND (SELECT 1 FROM messages o WHERE o.sender = messages.sender
-                            AND o.destination = messages.destination AND {LIVE} LIMIT 1) = 1"
-                )))
-                .bind(first.0)
-                .bind(last.0)
-                .bind(ms(now))
-                .bind(ms(now + BEHIND_ANOTHER))
-                .execute(&mut *tx)
-                .await
-                .during(operation)?;
-                let mut candidates: Vec<Candidate> = sqlx::query_as(
-                    "SELECT id, destination, sender, text_id, valid_until FROM messages
-                     WHERE id BETWEEN $1 AND $2 AND state IN ('queued', 'scheduled')
-                       AND (not_before IS NULL OR not_before <= $3) AND (scheduled_for IS NULL OR scheduled_for <= $3)
-                     ORDER BY id",
-                )
-                .bind(first.0)
-                .bind(last.0)
-                .bind(ms(now))
-                .fetch_all(&mut *tx)
-                .await
-                .during(operation)?;
+                sqlx::query(sql(wait_behind()))
+                    .bind(first.0)
+                    .bind(last.0)
+                    .bind(ms(now))
+                    .bind(ms(now + BEHIND_ANOTHER))
+                    .execute(&mut *tx)
+                    .await
+                    .during(operation)?;
+                let mut candidates: Vec<Candidate> = sqlx::query_as(CANDIDATES)
+                    .bind(first.0)
+                    .bind(last.0)
+                    .bind(ms(now))
+                    .fetch_all(&mut *tx)
+                    .await
+                    .during(operation)?;
                 // Two texts to one recipient in one chunk go one after the other, too.
                 let mut recipients = HashSet::new();
                 let mut behind = Vec::new();
@@ -383,3 +393,6 @@ fn sendable(rows: Vec<Candidate>) -> impl Iterator<Item = Sendable> {
         })
     })
 }
+
+#[cfg(test)]
+mod plans;

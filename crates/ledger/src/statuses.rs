@@ -43,7 +43,7 @@ impl Ledger {
         let more: i64 = read_conn!(self, operation, |conn, dialect| {
             sqlx::query_scalar(
                 "SELECT count(*) FROM (SELECT 1 FROM chunks k JOIN campaigns c ON c.id = k.campaign_id
-                 WHERE k.state <> 'done' AND c.state = 'active' LIMIT 1) AS more",
+                 WHERE k.state <> 'done' AND k.blocked = 0 AND c.state = 'active' LIMIT 1) AS more",
             )
             .fetch_one(&mut *conn)
             .await

@@ -107,23 +107,26 @@ macro_rules! rest_chunk {
             .execute(&mut *$tx)
             .await
             .during($operation)?;
-        let (queued, due): (i64, Option<i64>) = sqlx::query_as(
-            "SELECT count(*), min(CASE WHEN coalesce(not_before, 0) > coalesce(scheduled_for, 0)
+        let (queued, behind_held, due): (i64, i64, Option<i64>) = sqlx::query_as(
+            "SELECT count(*), count(CASE WHEN reason = $3 THEN 1 END), min(CASE WHEN coalesce(not_before, 0) > coalesce(scheduled_for, 0)
                 THEN not_before ELSE coalesce(scheduled_for, 0) END)
              FROM messages WHERE id BETWEEN $1 AND $2 AND state IN ('queued', 'scheduled')",
         )
         .bind(first.0)
         .bind(last.0)
+        .bind($crate::claims::BEHIND_HELD)
         .fetch_one(&mut *$tx)
         .await
         .during($operation)?;
         sqlx::query(
-            "UPDATE chunks SET state = $3, due_at = $4, owner_id = NULL WHERE id = $1 AND state = 'working' AND owner_id = $2",
+            "UPDATE chunks SET state = $3, due_at = $4, blocked = $5, owner_id = NULL
+             WHERE id = $1 AND state = 'working' AND owner_id = $2",
         )
         .bind($chunk.0)
         .bind($owner)
         .bind(if queued > 0 { "waiting" } else { "done" })
         .bind(due.unwrap_or(ms($now)))
+        .bind(i64::from(queued > 0 && queued == behind_held))
         .execute(&mut *$tx)
         .await
         .during($operation)?;

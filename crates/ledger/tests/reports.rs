@@ -74,7 +74,7 @@ impl Loaded {
     /// Sends one chunk in one call with this outcome.
     async fn sent(&self, chunk: usize, outcome: Outcome) {
         let (ledger, now) = (&self.ledger, self.now);
-        ledger.feed(&[self.chunks[chunk]], jiff::SignedDuration::from_secs(20), now).await.unwrap();
+        ledger.feed(&[self.chunks[chunk]], SignedDuration::from_secs(20), now).await.unwrap();
         let Claim::Batches(batches) = ledger.claim(self.chunks[chunk], &self.owner, 100, now).await.unwrap() else {
             panic!("nobody else has the chunk");
         };

@@ -51,7 +51,9 @@ impl Reconciler {
         let skew = self.skew().await?;
         for attempt in due {
             if settled.contains(&attempt.id) {
-                let lag = self.ledger.now().duration_since(attempt.sending_at).as_millis();
+                // It was absent at the last look, and this one was due soon after: a reconciler that was away is no lag.
+                let listed_by = attempt.look_at.map_or(began, |due| due.min(began));
+                let lag = listed_by.duration_since(attempt.sending_at).as_millis();
                 self.ledger.learn_max(SLOWEST_LAG, i64::try_from(lag).unwrap_or(i64::MAX), began).await?;
                 continue;
             }

@@ -8,9 +8,13 @@ use campaign::{
 };
 use jiff::SignedDuration;
 use ledger::{OpenAttempt, PendingWindow};
+use std::time::Duration;
 
 /// Recipients that one window should list at most.
 const RECIPIENTS_A_WINDOW: u64 = 5_000;
+
+/// A list that moved is left alone for a moment: reading it costs calls.
+const AFTER_A_MOVE: Duration = Duration::from_secs(2);
 
 /// Open attempts that are looked at in one round.
 const ATTEMPTS_A_ROUND: u32 = 5_000;
@@ -95,6 +99,7 @@ impl Reconciler {
         first_look: SignedDuration,
     ) -> Result<bool, RoundError> {
         let Some(reading) = self.read_window(CallClass::Status, sender, None, window).await? else {
+            tokio::time::sleep(AFTER_A_MOVE).await;
             return Ok(false);
         };
         let skew = self.skew().await?;

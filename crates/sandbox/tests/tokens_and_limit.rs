@@ -129,9 +129,8 @@ async fn a_token_that_is_revoked_stops_no_call_under_way() {
     let rig = Rig::faulty(r#"[{"operation":"send","fault":"delay","ms":500,"effect":"after"}]"#).await;
     let under_way = rig.send("hi", "447700900123");
     let revoked = async {
-        eventually("the call has arrived", async || rig.running.book().calls.contains_key(&Operation::Send)).await;
-        // The body is read before the token is looked at; a refused call would be answered at once.
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        // The fault strikes after the token was looked at.
+        eventually("the call is under way", async || rig.running.book().faults.contains_key("delay")).await;
         rig.refresh_grant(&rig.refresh).await
     };
     let (sent, refreshed) = tokio::join!(under_way, revoked);

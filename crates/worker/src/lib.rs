@@ -11,7 +11,10 @@ use gateway::{CallError, CallErrorKind, Gateway};
 use jiff::SignedDuration;
 use ledger::{Claim, ClaimedBatch, Ledger, OwnerGuard, RetryPolicy, SendingBatch, Start, Unsent};
 use queue::{Job, Queue};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -128,7 +131,7 @@ impl Worker {
             return;
         };
         let unsent = batch.unsent();
-        let (marked, now) = (Instant::now(), self.ledger.now());
+        let (marked, wall, now) = (Instant::now(), SystemTime::now(), self.ledger.now());
         let sending = match self.ledger.start(batch, now).await {
             Ok(Start::Send(sending)) => sending,
             Ok(Start::TakenBack) => {
@@ -142,7 +145,8 @@ impl Worker {
                 return;
             }
         };
-        if marked.elapsed() > START_WITHIN {
+        // The monotonic clock stands still while the machine sleeps, the wall clock may be set: either is reason enough.
+        if marked.elapsed() > START_WITHIN || wall.elapsed().is_ok_and(|passed| passed > START_WITHIN) {
             self.take_back(unsent, "it took too long to begin").await;
             return;
         }

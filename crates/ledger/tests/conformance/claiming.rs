@@ -89,6 +89,7 @@ async fn a_text_behind_a_held_one_says_so(bench: &Bench) {
     assert!(bench.batches(two.chunk(), 10).await.is_empty());
     bench.finish(two.chunk(), 10).await;
     assert_eq!(bench.reason(&two, 0).await, "waits behind a held row to the same number from the same sender");
+    assert_eq!(bench.ledger.todo().await.unwrap().chunks, 0, "only a person can bring it on");
     assert!(bench.decide(&held, 0, Verdict::Cancel, 11).await);
     assert_eq!(bench.batches(two.chunk(), 15).await.len(), 1);
 }

@@ -8,7 +8,7 @@ use reqwest::multipart::Form;
 use reqwest::{Client, Response};
 use sandbox::{Config, Rule, Running, Sandbox};
 use serde_json::Value;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub const SENDER: &str = "ACME";
 
@@ -110,10 +110,6 @@ pub fn ids(page: &Value) -> Vec<u64> {
 }
 
 /// Waits until the condition holds, and says so when it never does.
-pub async fn eventually<F: AsyncFnMut() -> bool>(what: &str, mut holds: F) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !holds().await {
-        assert!(Instant::now() < deadline, "never: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+pub async fn eventually<F: AsyncFnMut() -> bool>(what: &str, holds: F) {
+    testbed::eventually_async(what, Duration::from_secs(10), holds).await;
 }
