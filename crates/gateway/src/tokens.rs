@@ -298,7 +298,8 @@ impl Tokens {
                 claimed.password_granted_at
             }
         };
-        tracing::warn!(phase = phase.name(), ?call, "no new gateway token");
+        // Whoever asked for the token says what is wrong, once.
+        tracing::debug!(phase = phase.name(), ?call, "no new gateway token");
         let mut patience = Patience::lasting(WRITE_FOR);
         while let Err(failed) = self.ledger.release_token(claimed, phase, granted_at, trouble.as_ref()).await {
             if !patience.pause().await {
