@@ -49,7 +49,7 @@ fn wrong_credentials_are_a_matter_of_configuration() {
     let place = Place::new();
     let file = place.file("spring.csv", FILE);
     let wrong = place.crier().set("GATEWAY__PASSWORD", "s3cret");
-    refused(&wrong, 4, &["run", path(&file)], &["credentials", "gateway.username"]);
+    refused(&wrong, 4, &["run", path(&file)], &["credentials", "gateway.client_id", "username"]);
     let none = Crier::new(place.dir.path()).set("LEDGER__URL", &place.sqlite());
     refused(&none, 4, &["run", path(&file)], &["gateway.client_id"]);
     assert_eq!(place.crier().json(0, &["status"]), json!([]));
