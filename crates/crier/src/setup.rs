@@ -136,7 +136,8 @@ impl Setup {
         wanted.refresh_stale = settings.refresh_stale;
         wanted.repeat_for = repeat_for;
         let who = format!("{role} {}@{}", std::process::id(), host());
-        Gateway::new(wanted, ledger.clone(), budget, who).map_err(|error| gateway_stop(&error))
+        Gateway::new(wanted, ledger.clone(), budget, who)
+            .map_err(|error| gateway_stop(&error, settings.base_url.as_str()))
     }
 
     /// Registers this process as one whose death can be proven.
@@ -188,13 +189,15 @@ pub(crate) fn waits() -> impl Iterator<Item = Duration> {
 }
 
 /// The end of a command that the gateway did not answer.
-pub(crate) fn gateway_stop(error: &CallError) -> anyhow::Error {
+pub(crate) fn gateway_stop(error: &CallError, address: &str) -> anyhow::Error {
     let because = anyhow::Error::from(error.clone());
     match error.kind() {
-        CallErrorKind::Down | CallErrorKind::Throttled => Stop::dependency("the gateway can't be used now")
-            .because(because)
-            .advise("gateway.base_url names it.")
-            .into(),
+        CallErrorKind::Down | CallErrorKind::Throttled => {
+            Stop::dependency(format!("the gateway can't be used now at {address}"))
+                .because(because)
+                .advise("gateway.base_url names it.")
+                .into()
+        }
         // The gateway's crate says itself what to correct.
         CallErrorKind::Credentials => Stop::config(error.to_string()).into(),
         CallErrorKind::Unexpected => {

@@ -132,6 +132,11 @@ impl Gateway {
         Ok(Self { http, tokens: Arc::new(tokens), budget, settings })
     }
 
+    /// The address that it calls.
+    pub fn address(&self) -> &str {
+        self.settings.base_url.as_str()
+    }
+
     /// Waits for a usable token and for the call budget, holding no connection. Cancel-safe.
     ///
     /// Errors: `Credentials`, or `Down` with [`CallError::wait`] where that is known.

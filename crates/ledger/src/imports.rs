@@ -268,10 +268,9 @@ impl Ledger {
                             .await
                             .during(operation)?;
                     let unfinished: i64 = sqlx::query_scalar(
-                        "SELECT count(*) FROM (SELECT 1 FROM chunks k
-                         JOIN messages m ON m.id BETWEEN k.id * 512 AND k.id * 512 + 511
-                         WHERE k.import_id = $1
-                           AND m.state IN ('scheduled', 'queued', 'sending', 'unknown', 'accepted') LIMIT 1) AS open",
+                        "SELECT count(*) FROM (SELECT 1 FROM messages
+                         WHERE id BETWEEN $1 * 8589934592 AND $1 * 8589934592 + 8589934591
+                           AND state IN ('scheduled', 'queued', 'sending', 'unknown', 'accepted') LIMIT 1) AS open",
                     )
                     .bind(earlier.id)
                     .fetch_one(&mut *tx)
@@ -382,8 +381,8 @@ impl Ledger {
         let operation = "finish loading a file";
         let totals = write_tx!(self, operation, |tx, dialect| {
             let rows: Vec<(String, i64)> = sqlx::query_as(
-                "SELECT m.state, count(*) FROM chunks k JOIN messages m ON m.id BETWEEN k.id * 512 AND k.id * 512 + 511
-                 WHERE k.import_id = $1 GROUP BY m.state",
+                "SELECT state, count(*) FROM messages
+                 WHERE id BETWEEN $1 * 8589934592 AND $1 * 8589934592 + 8589934591 GROUP BY state",
             )
             .bind(import.0)
             .fetch_all(&mut *tx)

@@ -99,17 +99,18 @@ impl Ledger {
             .await
             .during(operation)?;
             // The reason of a final row is no matter for waiting: leaving it out keeps the groups few.
-            let counts: Vec<(i64, String, String, i64)> = sqlx::query_as(
+            let counts: Vec<(i64, String, String, i64)> = sqlx::query_as(sql(format!(
                 "SELECT c.id, m.state,
                         CASE WHEN m.state IN ('scheduled', 'queued', 'sending', 'unknown', 'held', 'accepted')
                              THEN coalesce(m.reason, '') ELSE '' END AS why,
                         count(*)
                  FROM campaigns c
-                 JOIN chunks k ON k.campaign_id = c.id
-                 JOIN messages m ON m.id BETWEEN k.id * 512 AND k.id * 512 + 511
+                 {then_join} chunks k ON k.campaign_id = c.id
+                 {then_join} messages m ON m.id BETWEEN k.id * 512 AND k.id * 512 + 511
                  WHERE c.name = $1 OR $1 IS NULL
                  GROUP BY 1, 2, 3 ORDER BY 4 DESC, 3",
-            )
+                then_join = dialect.then_join()
+            )))
             .bind(name)
             .fetch_all(&mut *conn)
             .await

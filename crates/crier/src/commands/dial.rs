@@ -29,7 +29,7 @@ pub(crate) async fn run(setup: &Setup, args: Args) -> anyhow::Result<Done> {
         Some(source) => gateway.dial_masked(source, &destination).await,
         None => gateway.dial(&destination).await,
     }
-    .map_err(|error| crate::setup::gateway_stop(&error))?;
+    .map_err(|error| crate::setup::gateway_stop(&error, gateway.address()))?;
     if setup.json {
         output::print_json(&json!({ "message": dialled.message, "call_id": dialled.call_id }))?;
     } else {

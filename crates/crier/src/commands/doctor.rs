@@ -129,7 +129,7 @@ async fn queue(setup: &Setup, findings: &mut Findings) -> bool {
 async fn ask(ledger: &Ledger, gateway: &Gateway, findings: &mut Findings) {
     let listed = match gateway.senders().await {
         Ok(listed) => listed,
-        Err(error) => return findings.wrong("gateway", &crate::setup::gateway_stop(&error)),
+        Err(error) => return findings.wrong("gateway", &crate::setup::gateway_stop(&error, gateway.address())),
     };
     findings.ok("gateway", "reachable, and takes the credentials");
     match file::record(ledger, &listed).await {
@@ -146,7 +146,7 @@ async fn ask(ledger: &Ledger, gateway: &Gateway, findings: &mut Findings) {
     }
     let query = ListQuery { page: 1, ..ListQuery::default() };
     match gateway.list(CallClass::Status, &query).await.map(|listed| listed.clock_skew) {
-        Err(error) => findings.wrong("clock", &crate::setup::gateway_stop(&error)),
+        Err(error) => findings.wrong("clock", &crate::setup::gateway_stop(&error, gateway.address())),
         Ok(Some(skew)) if skew.abs() > SKEW_MAX => {
             let found = format!("this machine and the gateway are {skew:#} apart; is NTP running here?");
             findings.look("clock", found);

@@ -107,7 +107,7 @@ fn refused(refusal: ingest::Refusal) -> anyhow::Error {
 
 /// The gateway's approved sender ids, recorded in the ledger.
 pub(crate) async fn approved_by_gateway(ledger: &Ledger, gateway: &Gateway) -> anyhow::Result<HashSet<SenderId>> {
-    let listed = gateway.senders().await.map_err(|error| crate::setup::gateway_stop(&error))?;
+    let listed = gateway.senders().await.map_err(|error| crate::setup::gateway_stop(&error, gateway.address()))?;
     let senders = record(ledger, &listed).await?;
     Ok(senders.into_iter().filter(|(_, approved)| *approved).map(|(sender, _)| sender).collect())
 }

@@ -29,7 +29,8 @@ pub(crate) async fn run(setup: &Setup, args: Args) -> anyhow::Result<Done> {
     let gateway = setup.gateway_alone(&ledger, "senders").await?;
     match args.command {
         Command::List => {
-            let listed = gateway.senders().await.map_err(|error| crate::setup::gateway_stop(&error))?;
+            let listed =
+                gateway.senders().await.map_err(|error| crate::setup::gateway_stop(&error, gateway.address()))?;
             file::record(&ledger, &listed).await?;
             if setup.json {
                 let rows: Vec<_> = listed
@@ -47,7 +48,10 @@ pub(crate) async fn run(setup: &Setup, args: Args) -> anyhow::Result<Done> {
         }
         Command::Add { sender } => {
             let sender = SenderId::parse(&sender).map_err(|error| Stop::failed(error.to_string()))?;
-            let message = gateway.add_sender(&sender).await.map_err(|error| crate::setup::gateway_stop(&error))?;
+            let message = gateway
+                .add_sender(&sender)
+                .await
+                .map_err(|error| crate::setup::gateway_stop(&error, gateway.address()))?;
             if setup.json {
                 output::print_json(&json!({ "sender": sender, "message": message }))?;
             } else {

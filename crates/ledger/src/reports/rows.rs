@@ -135,18 +135,19 @@ impl Results {
             let names: Vec<_> = self.states.iter().map(|state| format!("'{state}'")).collect();
             format!("WHERE m.state IN ({})", names.join(", "))
         };
-        let statement = format!(
+        let rows = read_conn!(self.ledger, operation, |conn, dialect| {
+            let statement = format!(
             "SELECT m.row_number, m.reference, m.destination_raw, CAST(m.destination AS TEXT) AS destination, m.sender,
                     t.body, t.encoding, t.segments, m.state, m.reason, m.attempts, m.sent_via, m.sms_id,
                     m.gateway_status, m.id_source, m.scheduled_for, m.valid_until, m.queued_at, m.attempted_at,
                     m.accepted_at, m.checked_at, m.final_at, m.updated_at
              FROM chunks k
-             JOIN messages m ON k.campaign_id = $1 AND k.id BETWEEN $2 AND $3
+             {then_join} messages m ON k.campaign_id = $1 AND k.id BETWEEN $2 AND $3
                              AND m.id BETWEEN k.id * 512 AND k.id * 512 + 511
              LEFT JOIN texts t ON t.id = m.text_id
-             {wanted} ORDER BY m.id"
+             {wanted} ORDER BY m.id",
+            then_join = dialect.then_join()
         );
-        let rows = read_conn!(self.ledger, operation, |conn, dialect| {
             let chunks: Vec<i64> =
                 sqlx::query_scalar("SELECT id FROM chunks WHERE campaign_id = $1 AND id > $2 ORDER BY id LIMIT $3")
                     .bind(self.campaign.0)

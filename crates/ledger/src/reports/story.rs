@@ -106,12 +106,13 @@ impl Ledger {
     pub async fn find_row(&self, campaign: &str, row_number: u32) -> Result<Option<(CampaignId, RowId)>> {
         let operation = "find a row";
         let found: Option<(i64, i64)> = read_conn!(self, operation, |conn, dialect| {
-            sqlx::query_as(
+            sqlx::query_as(sql(format!(
                 "SELECT c.id, m.id FROM campaigns c
-                 JOIN chunks k ON k.campaign_id = c.id
-                 JOIN messages m ON m.id BETWEEN k.id * 512 AND k.id * 512 + 511
+                 {then_join} chunks k ON k.campaign_id = c.id
+                 {then_join} messages m ON m.id BETWEEN k.id * 512 AND k.id * 512 + 511
                  WHERE c.name = $1 AND m.row_number = $2",
-            )
+                then_join = dialect.then_join()
+            )))
             .bind(campaign)
             .bind(i64::from(row_number))
             .fetch_optional(&mut *conn)
