@@ -2,13 +2,7 @@
 
 use crate::harness::{Crier, DEADLINE, Place, Production, eventually};
 use serde_json::{Value, json};
-use std::{
-    fs,
-    os::unix::fs::symlink,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{fs, os::unix::fs::symlink, path::Path, process::Command, time::Duration};
 
 /// A place where files are checked and loaded; workers are not there, so that whatever is queued stays.
 struct Desk {
@@ -226,6 +220,6 @@ fn a_file_that_is_still_being_written_is_left_until_it_is_whole() {
     production.stop();
 }
 
-fn await_file(path: &PathBuf) {
+fn await_file(path: &Path) {
     eventually(&format!("{} is there", path.display()), DEADLINE, || path.is_file());
 }
