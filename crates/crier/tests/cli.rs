@@ -33,6 +33,17 @@ impl Place {
         place
     }
 
+    /// The ledger of this folder, as a reconciler leaves it that has read the gateway's senders.
+    fn know_acme(&self) {
+        let url = format!("sqlite://{}", self.path().join("crier.db").display());
+        tokio::runtime::Runtime::new().unwrap().block_on(async {
+            let ledger = ledger::Ledger::open(&url).await.unwrap();
+            ledger.migrate().await.unwrap();
+            let acme = campaign::SenderId::parse("ACME").unwrap();
+            ledger.record_senders(&[(acme, true)], ledger.now()).await.unwrap();
+        });
+    }
+
     fn path(&self) -> &Path {
         self.0.path()
     }
@@ -126,6 +137,14 @@ fn exit_codes_tell_what_kind_of_end_it_was() {
         (4, vec!["status", "--set", "nothing=1"]),
         (4, vec!["run", "good.csv"]),
         (5, vec!["status"]),
+        (4, vec!["ingest", "good.csv"]),
+    ];
+    for (code, args) in codes {
+        let ran = place.run(&args);
+        assert_eq!(ran.code, code, "{args:?}\n{}", shown(&ran));
+    }
+    place.know_acme();
+    let codes = [
         (0, vec!["ingest", "good.csv"]),
         (1, vec!["ingest", "good.csv"]),
         (0, vec!["verify"]),
@@ -181,6 +200,7 @@ fn secrets_are_masked_and_each_value_names_its_source() {
 #[test]
 fn a_loaded_file_is_shown_in_every_form() {
     let place = Place::with(&[("list.csv", NUMBERS)]);
+    place.know_acme();
     assert_eq!(place.run(&["ingest", "list.csv"]).code, 3, "a row is invalid");
     let status: serde_json::Value = serde_json::from_str(&place.run(&["status", "--json"]).stdout).unwrap();
     assert_eq!((&status[0]["campaign"], &status[0]["states"]["queued"]), (&"list".into(), &2.into()));
@@ -232,6 +252,9 @@ fn a_sandbox_says_where_it_is_in_its_first_line() {
     let place = Place::new();
     let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin("crier"));
     command.args(["sandbox", "--listen", "127.0.0.1:0"]);
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CRIER_")) {
+        command.env_remove(name);
+    }
     let mut sandbox = testbed::Process::spawn("sandbox", command, place.path());
     let url = sandbox.first_line(std::time::Duration::from_secs(20));
     assert!(url.starts_with("http://127.0.0.1:") && url.ends_with("/api"), "{url}");
