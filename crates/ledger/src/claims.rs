@@ -154,7 +154,8 @@ impl Ledger {
     async fn try_claim(&self, chunk: ChunkId, owner: OwnerId, batch_len_max: usize, now: Timestamp) -> Result<Claim> {
         let operation = "claim a chunk";
         let (first, last) = chunk.row_range();
-        let claim = write_tx!(self, operation, |tx, dialect| {
+        // A stale job commits too: a dropped transaction would keep its lock until the connection is used again.
+        let claim = write_tx!(self, operation, |tx, dialect| 'claim: {
             let found: Option<(i64, String, String, Option<i64>)> = sqlx::query_as(sql(format!(
                 "SELECT k.campaign_id, k.state, c.state, k.batch_len_max FROM chunks k
                  JOIN campaigns c ON c.id = k.campaign_id WHERE k.id = $1{}",
@@ -164,9 +165,9 @@ impl Ledger {
             .fetch_optional(&mut *tx)
             .await
             .during(operation)?;
-            let Some((campaign, chunk_state, campaign_state, halved)) = found else { return Ok(Claim::NotForUs) };
+            let Some((campaign, chunk_state, campaign_state, halved)) = found else { break 'claim Claim::NotForUs };
             if chunk_state != "fed" {
-                return Ok(Claim::NotForUs);
+                break 'claim Claim::NotForUs;
             }
             let runs = campaign_state == "active";
             sqlx::query("UPDATE chunks SET state = $2, owner_id = $3, feeds = 0 WHERE id = $1 AND state = 'fed'")

@@ -291,5 +291,5 @@ fn any_order_of_calls_gives_the_same_rows_on_both_databases() {
 
 /// `PROPTEST_CASES` of 40 calls each.
 fn cases() -> u32 {
-    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(100)
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(40)
 }
