@@ -12,7 +12,11 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
-use std::{path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    path::PathBuf,
+    str::FromStr,
+    time::{Duration, Instant},
+};
 
 static SQLITE: Migrator = sqlx::migrate!("../../migrations/sqlite");
 static POSTGRES: Migrator = sqlx::migrate!("../../migrations/postgres");
@@ -138,6 +142,15 @@ pub(crate) use {read_conn, write_tx};
 /// Each lost race is a migration that another process has finished.
 const MIGRATION_TRIES: u32 = 5;
 
+/// How long to try to open a file that others are just making.
+const OPEN_WITHIN: Duration = Duration::from_secs(10);
+
+/// SQLite's SQLITE_BUSY, in any of its extended forms.
+fn is_busy(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| code & 0xff == 5)
+}
+
 impl Ledger {
     /// Opens the ledger at `url`: `sqlite://path/to/file.db` (made when absent) or `postgres://…`.
     ///
@@ -155,14 +168,24 @@ impl Ledger {
                 .busy_timeout(Duration::from_secs(30))
                 .pragma("cache_size", "-8192")
                 .pragma("temp_store", "memory");
-            let write = SqlitePoolOptions::new()
-                .max_connections(1)
-                .idle_timeout(None)
-                .max_lifetime(None)
-                .acquire_timeout(Duration::from_secs(60))
-                .connect_with(options.clone())
-                .await
-                .during(operation)?;
+            // Two processes that meet at a new file both turn its WAL on, and SQLite tells one of them at once that the file
+            // is locked, whatever its timeout says.
+            let began = Instant::now();
+            let write = loop {
+                let opened = SqlitePoolOptions::new()
+                    .max_connections(1)
+                    .idle_timeout(None)
+                    .max_lifetime(None)
+                    .acquire_timeout(Duration::from_secs(60))
+                    .connect_with(options.clone())
+                    .await;
+                match opened {
+                    Err(error) if is_busy(&error) && began.elapsed() < OPEN_WITHIN => {
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                    }
+                    opened => break opened.during(operation)?,
+                }
+            };
             // One file has one folder of locks, whatever name it is reached by: or the living would be proven dead.
             let path = std::fs::canonicalize(&path).during(operation)?;
             let read = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options);
