@@ -213,7 +213,8 @@ CREATE TABLE events (
     campaign_id BIGINT,
     row_id      BIGINT,
     attempt_id  BIGINT,
-    detail      TEXT   NOT NULL
+    detail      TEXT   NOT NULL,
+    reason      TEXT               -- the words of who did it
 );
 CREATE INDEX events_of_campaign ON events (campaign_id, id);
 

@@ -30,6 +30,16 @@ pub(crate) struct Cli {
     #[arg(long, global = true, help_heading = "Global options")]
     pub(crate) json: bool,
 
+    /// Record this name as who did it [default: the user as the system knows it]
+    #[arg(
+        long = "as",
+        global = true,
+        help_heading = "Global options",
+        value_name = "NAME",
+        value_parser = clap::builder::NonEmptyStringValueParser::new()
+    )]
+    pub(crate) who: Option<String>,
+
     #[command(subcommand)]
     pub(crate) command: Command,
 }

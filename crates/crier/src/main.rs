@@ -53,7 +53,8 @@ async fn start(cli: Cli) -> anyhow::Result<Done> {
     let settings = Settings::parse(&merged)?;
     let set = merged.is_set("log.filter");
     telemetry::start(&settings.log, if set { &settings.log.filter } else { cli.command.usual_filter() });
-    let setup = Setup { settings, merged, json: cli.json, stopper: stop::Stopper::listen()? };
+    let who = cli.who.map_or_else(setup::system_user, |name| format!("{name} ({})", setup::system_user()));
+    let setup = Setup { settings, merged, json: cli.json, who, stopper: stop::Stopper::listen()? };
     match cli.command {
         Command::Run(args) => commands::run::run(setup, args).await,
         Command::Check(args) => commands::check::run(&setup, args).await,

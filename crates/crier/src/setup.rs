@@ -17,6 +17,8 @@ pub(crate) struct Setup {
     pub(crate) merged: Merged,
     /// Data is printed as JSON.
     pub(crate) json: bool,
+    /// Who runs the command, for the record.
+    pub(crate) who: String,
     pub(crate) stopper: Stopper,
 }
 
@@ -212,8 +214,8 @@ pub(crate) fn host() -> String {
     if name.trim().is_empty() { "localhost".to_owned() } else { name.trim().to_owned() }
 }
 
-/// Who runs this command, for the record: the user as the system knows it, whatever the environment says.
-pub(crate) fn who() -> String {
+/// Who runs this program: the user as the system knows it, whatever the environment says.
+pub(crate) fn system_user() -> String {
     let uid = std::fs::metadata("/proc/self").map(|metadata| metadata.uid()).ok();
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     let of_uid = |line: &&str| line.split(':').nth(2).and_then(|field| field.parse().ok()) == uid && uid.is_some();

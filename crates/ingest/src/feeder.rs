@@ -6,7 +6,7 @@
 
 use campaign::{CampaignId, ChunkId};
 use jiff::SignedDuration;
-use ledger::{Backlog, Ledger};
+use ledger::{Backlog, Ledger, chain};
 use queue::{Job, Queue};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::Notify;
@@ -59,16 +59,16 @@ impl Feeder {
                     troubled = false;
                 }
                 Ok(_) => {}
-                Err(error) if troubled => tracing::debug!(%error, "the feeder still waits"),
+                Err(error) if troubled => tracing::debug!(error = %chain(&error), "the feeder still waits"),
                 Err(error) => {
-                    tracing::warn!(%error, "the feeder waits for the ledger or the queue");
+                    tracing::warn!(error = %chain(&error), "the feeder waits for the ledger or the queue");
                     troubled = true;
                 }
             }
             if last_tidy.elapsed() >= Duration::from_secs(10) {
                 last_tidy = tokio::time::Instant::now();
                 if let Err(error) = self.queue.tidy().await {
-                    tracing::debug!(%error, "finished jobs were not removed from the queue");
+                    tracing::debug!(error = %chain(&error), "finished jobs were not removed from the queue");
                 }
             }
             tokio::select! {

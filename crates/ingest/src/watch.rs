@@ -403,11 +403,5 @@ const SENDERS_UNKNOWN: &str = "it is not known which senders are approved: a rec
                                this watcher does when it has the gateway's credentials";
 
 fn down(error: &ledger::Error) -> Settled {
-    let mut why = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        why = format!("{why}: {cause}");
-        source = cause.source();
-    }
-    Settled::Waits { why, for_all: true }
+    Settled::Waits { why: ledger::chain(error), for_all: true }
 }

@@ -105,7 +105,8 @@ impl Ledger {
                 let event = Event {
                     campaign: Some(campaign),
                     row: Some(row),
-                    ..Event::new("decided", who, format!("held row {words}: {reason}"))
+                    reason: Some(reason.to_owned()),
+                    ..Event::new("decided", who, format!("held row {words}"))
                 };
                 append_event!(tx, event, now).during(operation)?;
             }

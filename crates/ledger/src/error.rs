@@ -68,3 +68,14 @@ impl<T, E: Into<Source>> During<T> for Result<T, E> {
         self.map_err(|source| Error::new(operation, source))
     }
 }
+
+/// An error with its causes, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        line = format!("{line}: {next}");
+        cause = next.source();
+    }
+    line
+}

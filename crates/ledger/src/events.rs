@@ -21,12 +21,15 @@ pub struct Event {
     pub attempt: Option<AttemptId>,
     /// A sentence.
     pub detail: String,
+    /// Why, in the words of who did it.
+    pub reason: Option<String>,
 }
 
 impl Event {
     /// An event about nothing in particular; the fields say what it is about.
     pub fn new(kind: &'static str, who: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { kind, who: who.into(), import: None, campaign: None, row: None, attempt: None, detail: detail.into() }
+        let (who, detail) = (who.into(), detail.into());
+        Self { kind, who, import: None, campaign: None, row: None, attempt: None, detail, reason: None }
     }
 }
 
@@ -43,14 +46,16 @@ macro_rules! append_event {
             .bind(event.row.map(|id| id.0))
             .bind(event.attempt.map(|id| id.0))
             .bind(&event.detail)
+            .bind(event.reason.as_deref())
             .execute(&mut *$tx)
             .await
     }};
 }
 pub(crate) use append_event;
 
-pub(crate) const INSERT: &str = "INSERT INTO events (at, kind, who, import_id, campaign_id, row_id, attempt_id, detail)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+pub(crate) const INSERT: &str =
+    "INSERT INTO events (at, kind, who, import_id, campaign_id, row_id, attempt_id, detail, reason)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 
 impl Ledger {
     /// Records an event that comes with no other change.

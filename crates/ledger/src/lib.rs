@@ -29,7 +29,7 @@ pub use campaign::token::TokenPhase;
 pub use claims::{Claim, ClaimedBatch, SendingBatch, Start, Unsent};
 pub use db::{Ledger, Schema};
 pub use decisions::{Todo, Verdict};
-pub use error::{Error, ErrorKind};
+pub use error::{Error, ErrorKind, chain};
 pub use events::Event;
 pub use feed::{Backlog, Waiting};
 pub use imports::{Encoding, ImportStart, NewCampaign, NewChunk, NewImport, NewRow, NewText, Totals};

@@ -16,7 +16,7 @@ use campaign::{
 };
 use gateway::{CallError, CallErrorKind, Gateway};
 use jiff::{SignedDuration, Timestamp};
-use ledger::{Ledger, OwnerGuard};
+use ledger::{Ledger, OwnerGuard, chain};
 use std::{sync::Mutex, time::Duration};
 use tokio_util::sync::CancellationToken;
 
@@ -169,14 +169,3 @@ impl Reconciler {
 
 /// The name under which the slowest lag of the list is remembered, in milliseconds.
 const SLOWEST_LAG: &str = "list_lag_ms";
-
-/// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        line = format!("{line}: {next}");
-        cause = next.source();
-    }
-    line
-}

@@ -9,7 +9,7 @@
 use campaign::budget::CallClass;
 use gateway::{CallError, CallErrorKind, Gateway};
 use jiff::SignedDuration;
-use ledger::{Claim, ClaimedBatch, Ledger, OwnerGuard, RetryPolicy, SendingBatch, Start, Unsent};
+use ledger::{Claim, ClaimedBatch, Ledger, OwnerGuard, RetryPolicy, SendingBatch, Start, Unsent, chain};
 use queue::{Job, Queue};
 use std::{
     sync::Arc,
@@ -202,15 +202,4 @@ async fn insist<T, F: Future<Output = ledger::Result<T>>>(write: impl Fn() -> F)
             answer => return answer,
         }
     }
-}
-
-/// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        line = format!("{line}: {next}");
-        cause = next.source();
-    }
-    line
 }

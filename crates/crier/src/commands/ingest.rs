@@ -7,7 +7,7 @@ use super::{
 use crate::{
     exit::{Done, Stop},
     output,
-    setup::{PATIENTLY, Setup, host, who},
+    setup::{PATIENTLY, Setup, host},
     stages::{End, Stages},
 };
 use ingest::{Happened, Outcome, WatchSettings};
@@ -78,7 +78,7 @@ async fn watch(setup: &Setup, dir: PathBuf) -> anyhow::Result<Done> {
         let Some(mut stages) = started else { break };
         let name = format!("{}-{}-{}", host(), std::process::id(), ledger.now().as_millisecond());
         let mut settings = WatchSettings::new(dir.clone(), name, stages.owner());
-        settings.launched_by = who();
+        settings.launched_by.clone_from(&setup.who);
         settings.options = file::settings_options(setup);
         settings.unchanged_for = setup.settings.ingest.unchanged_for;
         let (to_load, wake) = (ledger.clone(), stages.wake());

@@ -1,6 +1,6 @@
 //! `crier resolve`
 
-use crate::{exit::Done, exit::Stop, output, setup::Setup, setup::who};
+use crate::{exit::Done, exit::Stop, output, setup::Setup};
 use ledger::Verdict;
 use serde_json::json;
 
@@ -49,9 +49,9 @@ pub(crate) async fn run(setup: &Setup, args: Args) -> anyhow::Result<Done> {
         };
         found.push((*row, ids));
     }
-    let (who, mut outcomes) = (who(), Vec::new());
+    let mut outcomes = Vec::new();
     for (row, (campaign, id)) in found {
-        let decided = ledger.decide(campaign, id, verdict, &who, &args.reason, ledger.now()).await?;
+        let decided = ledger.decide(campaign, id, verdict, &setup.who, &args.reason, ledger.now()).await?;
         outcomes.push((row, decided));
         if !setup.json {
             let words = if decided { words } else { "is not held (any more): left as it is" };

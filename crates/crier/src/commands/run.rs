@@ -8,7 +8,7 @@ use crate::{
     exit::{Done, Stop},
     output,
     progress::Progress,
-    setup::{BRIEFLY, PATIENTLY, Setup, who},
+    setup::{BRIEFLY, PATIENTLY, Setup},
     stages::{End, Parts, Stage, Stages},
 };
 use campaign::{RowState, SenderId};
@@ -106,7 +106,7 @@ pub(crate) async fn load_quietly(
         output::say(format_args!("{name}: {note}"));
     }
     let owner = setup.owner(ledger, "ingest").await?;
-    let launch = Launch { again, launched_by: who(), owner: owner.id(), rejects_dir: None };
+    let launch = Launch { again, launched_by: setup.who.clone(), owner: owner.id(), rejects_dir: None };
     let (clock, progress, stop) = (|| ledger.now(), |_| {}, &setup.stopper.asked);
     let loaded = ingest::load(ledger, &args.file, &preview, &launch, clock, progress, stop).await;
     owner.end(ledger.now()).await?;

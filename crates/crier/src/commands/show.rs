@@ -67,7 +67,8 @@ fn told(story: &Story) -> String {
     line("checked", row.checked_at.map(at));
     line("final", row.final_at.map(at));
     for event in &story.events {
-        line("event", Some(format!("{} {} by {}: {}", at(event.at), event.kind, event.who, event.detail)));
+        let reason = event.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        line("event", Some(format!("{} {} by {}: {}{reason}", at(event.at), event.kind, event.who, event.detail)));
     }
     text
 }

@@ -58,6 +58,8 @@ pub struct StoryEvent {
     pub who: String,
     /// More about it.
     pub detail: String,
+    /// Why, in the words of who did it.
+    pub reason: Option<String>,
 }
 
 /// A row that waits for a person, and what is known about it.
@@ -162,7 +164,7 @@ impl Ledger {
 
     async fn events_of(&self, row: RowId) -> Result<Vec<StoryEvent>> {
         let operation = "read a row's events";
-        let found: Vec<(i64, String, String, String)> = read_conn!(self, operation, |conn, dialect| {
+        let found: Vec<(i64, String, String, String, Option<String>)> = read_conn!(self, operation, |conn, dialect| {
             let named = match dialect {
                 Dialect::Sqlite => "SELECT 1 FROM json_each(a.row_ids) WHERE value = $1",
                 Dialect::Postgres => {
@@ -170,7 +172,7 @@ impl Ledger {
                 }
             };
             let statement = format!(
-                "SELECT at, kind, who, detail FROM events WHERE campaign_id IS NULL AND row_id = $1
+                "SELECT at, kind, who, detail, reason FROM events WHERE campaign_id IS NULL AND row_id = $1
                     OR campaign_id = (SELECT campaign_id FROM messages WHERE id = $1) AND (row_id = $1 OR attempt_id IN
                        (SELECT a.id FROM attempts a WHERE a.chunk_id = $2 AND EXISTS ({named})))
                  ORDER BY id"
@@ -182,7 +184,10 @@ impl Ledger {
                 .await
                 .during(operation)?
         });
-        found.into_iter().map(|(at, kind, who, detail)| Ok(StoryEvent { at: instant(at), kind, who, detail })).collect()
+        found
+            .into_iter()
+            .map(|(at, kind, who, detail, reason)| Ok(StoryEvent { at: instant(at), kind, who, detail, reason }))
+            .collect()
     }
 
     /// The rows that wait for a person, in the order of the file; of one campaign if one is named.
