@@ -96,7 +96,8 @@ pub(crate) const BEHIND_HELD: &str = "waits behind a held row to the same number
 
 /// A live row: its text may be on its way and is not yet told apart by an `sms_id`. The same words as the index
 /// `one_open_attempt_per_recipient`, or the index would not be used.
-const LIVE: &str = "o.sms_id IS NULL AND o.state IN ('sending', 'unknown', 'held', 'accepted')";
+pub(crate) const LIVE: &str = "o.sms_id IS NULL
+    AND (o.state = 'sending' OR o.state = 'unknown' OR o.state = 'held' OR o.state = 'accepted')";
 
 /// Has the rows of a chunk wait that are due and behind a live row.
 ///
