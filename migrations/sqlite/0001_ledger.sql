@@ -191,11 +191,29 @@ CREATE TABLE senders (
 CREATE TABLE suppressions (
     destination BIGINT NOT NULL,
     sender      TEXT   NOT NULL DEFAULT '',  -- '' means from every sender
+    made_by     TEXT   NOT NULL DEFAULT 'operator'
+        CONSTRAINT makers_of_opt_outs CHECK (made_by IN ('operator', 'message')),
+    sms_id      BIGINT,            -- the message that made it
     reason      TEXT   NOT NULL,
     added_by    TEXT   NOT NULL,
     added_at    BIGINT NOT NULL,
-    PRIMARY KEY (destination, sender)
+    PRIMARY KEY (destination, sender, made_by)
 );
+
+-- What people wrote to us. Its texts and numbers are purged like those of rows.
+CREATE TABLE inbound (
+    sms_id   INTEGER PRIMARY KEY,
+    source   TEXT,              -- who wrote, as listed
+    person   BIGINT,            -- the same as a number, if it is one
+    receiver TEXT   NOT NULL,   -- to whom, as listed
+    sender   TEXT   NOT NULL DEFAULT '',  -- the sender of ours that this is, '' if it is none
+    text     TEXT,
+    keyword  TEXT   CONSTRAINT keywords CHECK (keyword IN ('stop', 'start')),
+    at       BIGINT NOT NULL,   -- seconds of the gateway's clock
+    seen_at  BIGINT NOT NULL
+);
+CREATE INDEX inbound_by_time ON inbound (at);
+CREATE INDEX inbound_keywords ON inbound (person, sender, at) WHERE keyword IS NOT NULL;
 
 CREATE TABLE leases (
     name     TEXT   PRIMARY KEY,

@@ -69,6 +69,8 @@ async fn start(cli: Cli) -> anyhow::Result<Done> {
         Command::Held(args) => commands::held::run(&setup, &args).await,
         Command::Resolve(args) => commands::resolve::run(&setup, args).await,
         Command::Verify(args) => commands::verify::run(&setup, &args).await,
+        Command::Suppress(args) => commands::suppress::run(&setup, args).await,
+        Command::Inbox(args) => commands::inbox::run(&setup, &args).await,
         Command::Senders(args) => commands::senders::run(&setup, args).await,
         Command::Dial(args) => commands::dial::run(&setup, args).await,
         Command::Migrate(args) => commands::migrate::run(&setup, &args).await,

@@ -205,6 +205,8 @@ fn reconciler_settings(setup: &Setup) -> reconciler::Settings {
         lease: signed(setup.settings.worker.lease),
         // With some room: a clock may be read late, and a send may have waited to be started.
         send_limit: signed(gateway.connect_timeout + gateway.send_timeout + Duration::from_secs(5)),
+        inbound_every: settings.inbound_every,
+        region: setup.settings.ingest.region,
         ..reconciler::Settings::default()
     }
 }

@@ -24,6 +24,7 @@ pub mod feeder;
 mod folder;
 mod guard;
 mod load;
+mod opt_outs;
 mod options;
 mod preview;
 mod records;
@@ -38,6 +39,7 @@ mod watch;
 
 pub use check::{Checks, check};
 pub use load::{Earlier, Launch, LoadError, Loaded, Outcome, load};
+pub use opt_outs::{OptOutLine, opt_outs};
 pub use options::Options;
 pub use preview::{CampaignPreview, Preview, RejectSample, TextSample};
 pub use refusal::Refusal;

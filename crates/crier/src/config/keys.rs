@@ -64,6 +64,7 @@ pub(crate) const KEYS: &[Key] = &[
     text("reconcile.on_absent", "hold", "hold or resend_once: what becomes of a text that the gateway never lists"),
     text("reconcile.first_look", "10s", "how long after a batch its first sweep comes, until that is learned"),
     text("reconcile.give_up", "72h", "how long a pending text is looked after"),
+    text("reconcile.inbound_every", "60s", "how often to look for what people wrote: opt-outs and replies"),
     text("ingest.region", "GB", "the country of numbers without a country code"),
     text("ingest.zone", "Europe/London", "the zone of times without an offset"),
     text("ingest.max_segments", "4", "most segments of one text"),

@@ -73,6 +73,7 @@ pub(crate) struct ReconcileSettings {
     pub(crate) resend_once: bool,
     pub(crate) first_look: Duration,
     pub(crate) give_up: Duration,
+    pub(crate) inbound_every: Duration,
 }
 
 /// How files are read.
@@ -147,6 +148,7 @@ impl Settings {
                 })?,
                 first_look: duration(merged, "reconcile.first_look")?,
                 give_up: duration(merged, "reconcile.give_up")?,
+                inbound_every: duration(merged, "reconcile.inbound_every")?,
             },
             ingest: IngestSettings {
                 region: checked(merged, "ingest.region", "a country's two letters, like GB", |code| {
