@@ -18,6 +18,7 @@
 mod check;
 mod chunker;
 mod columns;
+mod copies;
 mod decode;
 mod dialect;
 pub mod feeder;
@@ -38,6 +39,7 @@ mod times;
 mod watch;
 
 pub use check::{Checks, check};
+pub use copies::{CopiesError, purge_copies};
 pub use load::{Earlier, Launch, LoadError, Loaded, Outcome, load};
 pub use opt_outs::{OptOutLine, opt_outs};
 pub use options::Options;

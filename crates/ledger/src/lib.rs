@@ -21,6 +21,7 @@ mod opt_outs;
 mod outcomes;
 mod owners;
 mod reports;
+mod retention;
 mod statuses;
 mod time;
 mod tokens;
@@ -44,6 +45,7 @@ pub use reports::{
     CampaignSummary, Check, FailureReason, HeldRow, LiveOwner, REPORT_COLUMNS, ReportRow, Results, Story, StoryAttempt,
     StoryEvent, Trouble, WaitingRows,
 };
+pub use retention::{Purged, Retention};
 pub use statuses::{DueDetail, PendingWindow};
 pub use tokens::{TokenClaim, TokenRow, TokenTrouble, TokenTroubleKind};
 

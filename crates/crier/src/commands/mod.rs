@@ -12,6 +12,7 @@ pub(crate) mod inbox;
 pub(crate) mod ingest;
 pub(crate) mod migrate;
 pub(crate) mod plan;
+pub(crate) mod purge;
 pub(crate) mod reconciler;
 pub(crate) mod resolve;
 pub(crate) mod results;

@@ -65,6 +65,8 @@ pub(crate) const KEYS: &[Key] = &[
     text("reconcile.first_look", "10s", "how long after a batch its first sweep comes, until that is learned"),
     text("reconcile.give_up", "72h", "how long a pending text is looked after"),
     text("reconcile.inbound_every", "60s", "how often to look for what people wrote: opt-outs and replies"),
+    text("retention.texts", "30d", "how long texts are kept after the last row of their file is final"),
+    text("retention.numbers", "90d", "how long numbers are kept after that"),
     text("ingest.region", "GB", "the country of numbers without a country code"),
     text("ingest.zone", "Europe/London", "the zone of times without an offset"),
     text("ingest.max_segments", "4", "most segments of one text"),

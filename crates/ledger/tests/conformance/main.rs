@@ -12,6 +12,7 @@ mod loading;
 mod looking;
 mod opting_out;
 mod owning;
+mod purging;
 mod races;
 mod recording;
 mod replying;
