@@ -65,7 +65,10 @@ pub(crate) async fn run(setup: &Setup, args: &Args) -> anyhow::Result<Done> {
             "copies": copies, "dry_run": args.dry_run,
         }))?;
     } else {
-        let kept = |kept| format!("older than {}", humantime::format_duration(kept));
+        let kept = |kept: Duration| match kept.as_secs() {
+            seconds if seconds % DAY_S == 0 => format!("older than {}", output::counted(seconds / DAY_S, "day")),
+            _ => format!("older than {}", humantime::format_duration(kept)),
+        };
         let (texts, numbers) = (kept(setup.settings.retention.texts), kept(setup.settings.retention.numbers));
         let mut rows = vec![
             vec!["texts".to_owned(), texts.clone(), output::count(purged.texts)],
@@ -81,8 +84,10 @@ pub(crate) async fn run(setup: &Setup, args: &Args) -> anyhow::Result<Done> {
     Ok(Done::Well)
 }
 
+const DAY_S: u64 = 24 * 3600;
+
 /// Between two sweeps.
-const EVERY: Duration = Duration::from_secs(24 * 3600);
+const EVERY: Duration = Duration::from_secs(DAY_S);
 
 /// Purges the ledger once a day till the process ends. What fails is tried again an hour later.
 pub(crate) async fn daily(ledger: Ledger, kept: Kept, stop: CancellationToken) {

@@ -190,3 +190,25 @@ async fn an_opt_out_waits_for_a_claim_that_is_being_committed_and_the_start_obey
     assert!(bench.batches(one.chunk(), 4).await.is_empty());
     assert_eq!(bench.states(&one).await, "suppressed");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_waits_for_an_opt_out_that_is_being_committed_and_obeys_it() {
+    let bench = Bench::postgres().await;
+    let one = bench.campaign("one", &[1]).await;
+    let batch = bench.batches(one.chunk(), 1).await.remove(0);
+    let blocker = held(&bench, "events").await;
+    let ledger = bench.ledger.clone();
+    let opt_out = tokio::spawn(async move { ledger.opt_out(&[out(1, None)], "ann", at(2)).await.unwrap() });
+    eventually_async("the opt-out waits for its event", DEADLINE, async || waiting(&bench).await == 1).await;
+    let begun = "SELECT count(*) FROM attempts WHERE state = 'sending'";
+    let unblock = async {
+        eventually_async("the start waits, or has overlooked the opt-out", DEADLINE, async || {
+            waiting(&bench).await == 2 || bench.raw.int(begun).await == 1
+        })
+        .await;
+        blocker.commit().await.unwrap();
+    };
+    let (started, ()) = tokio::join!(bench.ledger.start(batch, at(2)), unblock);
+    assert!(matches!(started.unwrap(), Start::TakenBack));
+    assert_eq!(opt_out.await.unwrap().under_way, 0);
+}
