@@ -41,7 +41,7 @@ mod watch;
 pub use check::{Checks, check};
 pub use copies::{CopiesError, purge_copies};
 pub use load::{Earlier, Launch, LoadError, Loaded, Outcome, load};
-pub use opt_outs::{OptOutLine, opt_outs};
+pub use opt_outs::{OptOutLine, Wish, opt_outs};
 pub use options::Options;
 pub use preview::{CampaignPreview, Preview, RejectSample, TextSample};
 pub use refusal::Refusal;

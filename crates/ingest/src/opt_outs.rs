@@ -14,9 +14,12 @@ use std::path::Path;
 pub struct OptOutLine {
     /// The spreadsheet's row.
     pub row_number: u32,
-    /// The number, from which sender, and why, where the line says so; or what is wrong with it. No error shows the number.
-    pub read: Result<(Msisdn, Option<SenderId>, Option<String>), String>,
+    /// What it says, or what is wrong with it. No error shows the number.
+    pub read: Result<Wish, String>,
 }
+
+/// The number, from which sender, and why, where the line says so.
+pub type Wish = (Msisdn, Option<SenderId>, Option<String>);
 
 /// Where what is.
 struct Places {
@@ -62,12 +65,7 @@ fn line(row_number: u32, record: &StringRecord, columns: usize, places: &Places,
     OptOutLine { row_number, read: read(record, columns, places, region) }
 }
 
-fn read(
-    record: &StringRecord,
-    columns: usize,
-    places: &Places,
-    region: Region,
-) -> Result<(Msisdn, Option<SenderId>, Option<String>), String> {
+fn read(record: &StringRecord, columns: usize, places: &Places, region: Region) -> Result<Wish, String> {
     if record.len() != columns {
         return Err(format!("it has {} cells, the first row has {columns}", record.len()));
     }

@@ -56,6 +56,16 @@ pub struct Inbound {
     pub sms_id: SmsId,
 }
 
+#[derive(sqlx::FromRow)]
+struct InboundRow {
+    sms_id: i64,
+    source: Option<String>,
+    receiver: String,
+    text: Option<String>,
+    keyword: Option<String>,
+    at: i64,
+}
+
 impl Ledger {
     /// Takes texts that people wrote, each once, whatever the order in which they are read. A keyword opts its writer out of
     /// texts from the sender that was answered (of all, if the message names none of ours) or undoes an opt-out that was made by a
@@ -209,26 +219,25 @@ impl Ledger {
     /// What people wrote, newest first: replies alone, or keywords too.
     pub async fn inbox(&self, keywords_too: bool) -> Result<Vec<Inbound>> {
         let operation = "read what people wrote";
-        let rows: Vec<(i64, Option<String>, String, Option<String>, Option<String>, i64)> =
-            read_conn!(self, operation, |conn, dialect| {
-                sqlx::query_as(
-                    "SELECT sms_id, source, receiver, text, keyword, at FROM inbound
+        let rows: Vec<InboundRow> = read_conn!(self, operation, |conn, dialect| {
+            sqlx::query_as(
+                "SELECT sms_id, source, receiver, text, keyword, at FROM inbound
                      WHERE keyword IS NULL OR $1 = 1 ORDER BY at DESC, sms_id DESC",
-                )
-                .bind(i64::from(keywords_too))
-                .fetch_all(&mut *conn)
-                .await
-                .during(operation)?
-            });
+            )
+            .bind(i64::from(keywords_too))
+            .fetch_all(&mut *conn)
+            .await
+            .during(operation)?
+        });
         Ok(rows
             .into_iter()
-            .map(|(sms_id, from, to, text, keyword, at)| Inbound {
-                time: Timestamp::from_second(at).unwrap_or(Timestamp::UNIX_EPOCH),
-                from,
-                to,
-                text,
-                keyword,
-                sms_id: SmsId(sms_id),
+            .map(|row| Inbound {
+                time: Timestamp::from_second(row.at).unwrap_or(Timestamp::UNIX_EPOCH),
+                from: row.source,
+                to: row.receiver,
+                text: row.text,
+                keyword: row.keyword,
+                sms_id: SmsId(row.sms_id),
             })
             .collect())
     }

@@ -113,6 +113,17 @@ pub struct OptOut {
     pub added_at: Timestamp,
 }
 
+#[derive(sqlx::FromRow)]
+struct OptOutRow {
+    destination: i64,
+    sender: String,
+    reason: String,
+    made_by: String,
+    sms_id: Option<i64>,
+    added_by: String,
+    added_at: i64,
+}
+
 /// Rows of one statement: SQLite takes 32,766 parameters.
 const ROWS_A_STATEMENT: usize = 1_000;
 
@@ -243,26 +254,25 @@ impl Ledger {
     /// All opt-outs, by number.
     pub async fn opt_outs(&self) -> Result<Vec<OptOut>> {
         let operation = "read the opt-outs";
-        let rows: Vec<(i64, String, String, String, Option<i64>, String, i64)> =
-            read_conn!(self, operation, |conn, dialect| {
-                sqlx::query_as(
-                    "SELECT destination, sender, reason, made_by, sms_id, added_by, added_at FROM suppressions
+        let rows: Vec<OptOutRow> = read_conn!(self, operation, |conn, dialect| {
+            sqlx::query_as(
+                "SELECT destination, sender, reason, made_by, sms_id, added_by, added_at FROM suppressions
                      ORDER BY destination, sender, made_by",
-                )
-                .fetch_all(&mut *conn)
-                .await
-                .during(operation)?
-            });
+            )
+            .fetch_all(&mut *conn)
+            .await
+            .during(operation)?
+        });
         Ok(rows
             .into_iter()
-            .map(|(destination, sender, reason, made_by, sms_id, added_by, added_at)| OptOut {
-                destination: destination.to_string(),
-                sender: (!sender.is_empty()).then_some(sender),
-                reason,
-                made_by: if made_by == "message" { MadeBy::Message } else { MadeBy::Operator },
-                sms_id: sms_id.map(SmsId),
-                added_by,
-                added_at: instant(added_at),
+            .map(|row| OptOut {
+                destination: row.destination.to_string(),
+                sender: (!row.sender.is_empty()).then_some(row.sender),
+                reason: row.reason,
+                made_by: if row.made_by == "message" { MadeBy::Message } else { MadeBy::Operator },
+                sms_id: row.sms_id.map(SmsId),
+                added_by: row.added_by,
+                added_at: instant(row.added_at),
             })
             .collect())
     }
