@@ -1,8 +1,8 @@
 //! The command line.
 
 use crate::commands::{
-    check, completions, config, demo, dial, doctor, held, ingest, migrate, plan, reconciler, resolve, results, run,
-    sandbox, senders, show, status, verify, watch, worker,
+    check, completions, config, demo, dial, doctor, held, inbox, ingest, migrate, plan, purge, reconciler, resolve,
+    results, run, sandbox, senders, show, status, suppress, verify, watch, worker,
 };
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -62,6 +62,9 @@ pub(crate) enum Command {
     Held(held::Args),
     Resolve(resolve::Args),
     Verify(verify::Args),
+    Suppress(suppress::Args),
+    Inbox(inbox::Args),
+    Purge(purge::Args),
     Senders(senders::Args),
     Dial(dial::Args),
     Migrate(migrate::Args),

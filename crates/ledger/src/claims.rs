@@ -8,6 +8,7 @@ use crate::{
     db::{sql, write_tx},
     error::During,
     feed::json_ids,
+    opt_outs::{Gate, pass_gate},
     time::{instant, ms},
     transitions::{release_attempt, rest_chunk, wake_chunk},
 };
@@ -157,6 +158,7 @@ impl Ledger {
         let (first, last) = chunk.row_range();
         // A stale job commits too: a dropped transaction would keep its lock until the connection is used again.
         let claim = write_tx!(self, operation, |tx, dialect| 'claim: {
+            pass_gate!(tx, Gate::Claim, dialect, operation);
             let found: Option<(i64, String, String, Option<i64>)> = sqlx::query_as(sql(format!(
                 "SELECT k.campaign_id, k.state, c.state, k.batch_len_max FROM chunks k
                  JOIN campaigns c ON c.id = k.campaign_id WHERE k.id = $1{}",
@@ -316,12 +318,14 @@ impl Ledger {
         Ok(claim)
     }
 
-    /// Marks a batch as being sent, unless it was taken back, its campaign was paused, a row of it expired, or this
-    /// process was taken for dead. After this commit a crash leaves the outcome unknown, never unsent.
+    /// Marks a batch as being sent, unless it was taken back, its campaign was paused, a row of it expired, somebody in it
+    /// has opted out, or this process was taken for dead. After this commit a crash leaves the outcome unknown, never unsent.
     pub async fn start(&self, batch: ClaimedBatch, now: Timestamp) -> Result<Start> {
         let operation = "mark a batch as being sent";
         let expired = batch.valid_until.is_some_and(|until| until <= now);
+        let (first, last) = batch.chunk.row_range();
         let started = write_tx!(self, operation, |tx, dialect| {
+            pass_gate!(tx, Gate::Claim, dialect, operation);
             let started = if expired {
                 0
             } else {
@@ -329,11 +333,16 @@ impl Ledger {
                     "UPDATE attempts SET state = 'sending', sending_at = $3
                      WHERE id = $1 AND state = 'formed' AND owner_id = $2
                        AND EXISTS (SELECT 1 FROM campaigns c WHERE c.id = attempts.campaign_id AND c.state = 'active')
-                       AND EXISTS (SELECT 1 FROM owners w WHERE w.id = $2 AND w.ended_at IS NULL)",
+                       AND EXISTS (SELECT 1 FROM owners w WHERE w.id = $2 AND w.ended_at IS NULL)
+                       AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.id BETWEEN $4 AND $5 AND m.attempt_id = $1
+                            AND EXISTS (SELECT 1 FROM suppressions s
+                                        WHERE s.destination = m.destination AND s.sender IN ('', m.sender)))",
                 )
                 .bind(batch.attempt.0)
                 .bind(batch.owner.0)
                 .bind(ms(now))
+                .bind(first.0)
+                .bind(last.0)
                 .execute(&mut *tx)
                 .await
                 .during(operation)?

@@ -15,10 +15,13 @@ mod error;
 mod events;
 mod feed;
 mod imports;
+mod inbound;
 mod listing;
+mod opt_outs;
 mod outcomes;
 mod owners;
 mod reports;
+mod retention;
 mod statuses;
 mod time;
 mod tokens;
@@ -33,13 +36,16 @@ pub use error::{Error, ErrorKind, chain};
 pub use events::Event;
 pub use feed::{Backlog, Waiting};
 pub use imports::{Encoding, ImportStart, NewCampaign, NewChunk, NewImport, NewRow, NewText, Totals};
+pub use inbound::{Inbound, InboundText, TakenInbound};
 pub use listing::{Applied, Delivery, ListedText};
+pub use opt_outs::{MadeBy, NewOptOut, OptOut, OptedIn, OptedOut};
 pub use outcomes::{Recorded, RetryPolicy};
 pub use owners::OwnerGuard;
 pub use reports::{
     CampaignSummary, Check, FailureReason, HeldRow, LiveOwner, REPORT_COLUMNS, ReportRow, Results, Story, StoryAttempt,
     StoryEvent, Trouble, WaitingRows,
 };
+pub use retention::{Purged, Retention};
 pub use statuses::{DueDetail, PendingWindow};
 pub use tokens::{TokenClaim, TokenRow, TokenTrouble, TokenTroubleKind};
 
