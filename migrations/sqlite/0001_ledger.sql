@@ -81,6 +81,7 @@ CREATE TABLE messages (
     queued_at       BIGINT,
     attempted_at    BIGINT,
     accepted_at     BIGINT,
+    found_at        BIGINT,  -- when a reading of the list showed it first
     checked_at      BIGINT,
     check_at        BIGINT,
     checks          BIGINT NOT NULL DEFAULT 0,
@@ -101,6 +102,10 @@ CREATE UNIQUE INDEX an_sms_id_is_claimed_once ON messages (sms_id) WHERE sms_id 
 -- Two open attempts to one number from one sender can't be told apart in the gateway's list.
 CREATE UNIQUE INDEX one_open_attempt_per_recipient ON messages (sender, destination)
     WHERE sms_id IS NULL AND (state = 'sending' OR state = 'unknown' OR state = 'held' OR state = 'accepted');
+-- Rows that a person decided about without knowing: their texts may be listed yet.
+CREATE INDEX decided_unfound ON messages (sender, destination)
+    WHERE sms_id IS NULL AND attempt_id IS NOT NULL AND (state = 'sent' OR state = 'cancelled');
+CREATE INDEX held_rows ON messages (campaign_id, id) WHERE state = 'held';
 CREATE INDEX details_due ON messages (check_at) WHERE check_at IS NOT NULL;
 
 CREATE TABLE owners (
@@ -139,6 +144,7 @@ CREATE TABLE attempts (
     absent      TEXT     -- the row ids that it did not find
 );
 CREATE INDEX attempts_open ON attempts (sender, id) WHERE state IN ('formed', 'sending', 'accepted', 'unknown');
+CREATE INDEX attempts_of_campaign ON attempts (campaign_id, chunk_id);
 CREATE INDEX attempts_by_time ON attempts (sender, sending_at);
 
 -- Gateway list windows that were read and still hold pending rows. Seconds of the gateway's clock, both ends included.
@@ -157,6 +163,20 @@ CREATE TABLE cursors (
     swept_to     BIGINT NOT NULL,  -- seconds of the gateway's clock
     first_look_ms BIGINT NOT NULL
 );
+
+-- What was read of the gateway's list, for the stories of rows: one line for each complete reading.
+CREATE TABLE readings (
+    id      INTEGER PRIMARY KEY AUTOINCREMENT,
+    sender  TEXT   NOT NULL,
+    row_id  BIGINT,           -- only the number of this row was asked for
+    since   BIGINT NOT NULL,  -- seconds of the gateway's clock, both included
+    until   BIGINT NOT NULL,
+    skew_ms BIGINT NOT NULL,  -- the gateway's clock minus the ledger's
+    read_at BIGINT NOT NULL,
+    listed  BIGINT NOT NULL,
+    found   BIGINT NOT NULL   -- rows that got their sms_id by it
+);
+CREATE INDEX readings_of_sender ON readings (sender, until);
 
 -- Listed texts from our senders that no attempt explains.
 CREATE TABLE unexplained (
@@ -245,6 +265,7 @@ CREATE TABLE events (
     campaign_id BIGINT,
     row_id      BIGINT,
     attempt_id  BIGINT,
+    row_count   BIGINT,            -- how many rows it is about
     detail      TEXT   NOT NULL,
     reason      TEXT               -- the words of who did it
 );

@@ -21,6 +21,7 @@ struct Left {
     sending_at: Option<i64>,
     owner: i64,
     owner_ended_at: Option<i64>,
+    recipients: i64,
 }
 
 impl Ledger {
@@ -34,7 +35,7 @@ impl Ledger {
         let unknown = write_tx!(self, operation, |tx, dialect| {
             let left: Vec<Left> = sqlx::query_as(
                 "SELECT a.id AS attempt, a.chunk_id AS chunk, a.state, a.sending_at, a.owner_id AS owner,
-                        w.ended_at AS owner_ended_at
+                        w.ended_at AS owner_ended_at, a.recipients
                  FROM attempts a JOIN owners w ON w.id = a.owner_id
                  WHERE a.state IN ('formed', 'sending', 'unknown') AND a.ended_at IS NULL
                    AND (w.ended_at IS NOT NULL OR a.state = 'formed' AND a.formed_at < $1
@@ -45,7 +46,7 @@ impl Ledger {
             .await
             .during(operation)?;
             let mut unknown = 0;
-            for Left { attempt, chunk, state, sending_at, owner, owner_ended_at } in left {
+            for Left { attempt, chunk, state, sending_at, owner, owner_ended_at, recipients } in left {
                 let chunk = ChunkId(chunk);
                 let (first, last) = chunk.row_range();
                 if state == "formed" {
@@ -97,6 +98,7 @@ impl Ledger {
                 .during(operation)?;
                 let event = Event {
                     attempt: Some(AttemptId(attempt)),
+                    rows: Some(recipients.cast_unsigned()),
                     ..Event::new("unknown", "reconciler", "its worker was gone while it was being sent")
                 };
                 append_event!(tx, event, now).during(operation)?;

@@ -6,6 +6,7 @@ use crate::{
     error::During,
     events::append_event,
     feed::json_ids,
+    outcomes::ACCEPTED,
     time::{instant, ms},
     transitions::wake_chunk,
 };
@@ -72,8 +73,8 @@ macro_rules! end_attempt {
 /// Tells how the absent rows of an attempt were dealt with.
 macro_rules! tell {
     ($tx:expr, $attempt:expr, $rows:expr, $kind:expr, $why:expr, $now:expr, $operation:expr) => {{
-        let detail = format!("{} rows: {}", $rows, $why);
-        let event = Event { attempt: Some($attempt.id), ..Event::new($kind, "reconciler", detail) };
+        let event =
+            Event { attempt: Some($attempt.id), rows: Some($rows), ..Event::new($kind, "reconciler", $why) };
         append_event!($tx, event, $now).during($operation)?;
     }};
 }
@@ -138,11 +139,11 @@ impl Ledger {
     }
 
     /// The numbers of rows, to look for each by itself.
-    pub async fn destinations_of(&self, rows: &[RowId]) -> Result<Vec<Msisdn>> {
+    pub async fn destinations_of(&self, rows: &[RowId]) -> Result<Vec<(RowId, Msisdn)>> {
         let operation = "read the numbers of rows";
-        let numbers: Vec<i64> = read_conn!(self, operation, |conn, dialect| {
-            sqlx::query_scalar(sql(format!(
-                "SELECT destination FROM messages WHERE id IN {} AND destination IS NOT NULL",
+        let numbers: Vec<(i64, i64)> = read_conn!(self, operation, |conn, dialect| {
+            sqlx::query_as(sql(format!(
+                "SELECT id, destination FROM messages WHERE id IN {} AND destination IS NOT NULL",
                 dialect.ids(1)
             )))
             .bind(json_ids(rows.iter().map(|row| row.0)))
@@ -150,28 +151,41 @@ impl Ledger {
             .await
             .during(operation)?
         });
-        Ok(numbers.into_iter().filter_map(|number| Msisdn::from_digits(number.cast_unsigned())).collect())
+        let number_of = |(row, digits): (i64, i64)| Some((RowId(row), Msisdn::from_digits(digits.cast_unsigned())?));
+        Ok(numbers.into_iter().filter_map(number_of).collect())
     }
 
-    /// Ends those of these attempts whose texts are all found, and answers them.
-    pub async fn settle_found(&self, attempts: &[AttemptId]) -> Result<Vec<AttemptId>> {
+    /// Ends those of these attempts whose texts are all found, and answers them. That one whose answer was lost had gone out
+    /// is told.
+    pub async fn settle_found(&self, attempts: &[AttemptId], now: Timestamp) -> Result<Vec<AttemptId>> {
         let operation = "settle attempts";
-        let settled: Vec<i64> = write_tx!(self, operation, |tx, dialect| {
-            sqlx::query_scalar(sql(format!(
+        let settled: Vec<(i64, i64, String)> = write_tx!(self, operation, |tx, dialect| {
+            let settled: Vec<(i64, i64, String)> = sqlx::query_as(sql(format!(
                 "UPDATE attempts SET state = 'settled', look_at = NULL
                  WHERE id IN {} AND state IN ('accepted', 'unknown') AND NOT EXISTS
                     (SELECT 1 FROM messages m WHERE m.id BETWEEN attempts.chunk_id * 512 AND attempts.chunk_id * 512 + 511
                         AND m.attempt_id = attempts.id AND m.sms_id IS NULL
                         AND m.state IN ('sending', 'unknown', 'accepted'))
-                 RETURNING id",
+                 RETURNING id, recipients, coalesce(outcome, '')",
                 dialect.ids(1)
             )))
             .bind(json_ids(attempts.iter().map(|attempt| attempt.0)))
             .fetch_all(&mut *tx)
             .await
-            .during(operation)?
+            .during(operation)?;
+            for (attempt, recipients, outcome) in &settled {
+                if outcome != ACCEPTED {
+                    let event = Event {
+                        attempt: Some(AttemptId(*attempt)),
+                        rows: Some(recipients.cast_unsigned()),
+                        ..Event::new("found", "reconciler", "the gateway's list shows their texts: they had gone out")
+                    };
+                    append_event!(tx, event, now).during(operation)?;
+                }
+            }
+            settled
         });
-        Ok(settled.into_iter().map(AttemptId).collect())
+        Ok(settled.into_iter().map(|(attempt, ..)| AttemptId(attempt)).collect())
     }
 
     /// How many recipients were sent to from a sender between two instants: what reading that window would list.

@@ -1,15 +1,20 @@
 //! What a person decides, and what is left to do.
 
 use crate::{
-    Event, Ledger, Result,
+    ErrorKind, Ledger, Result,
     db::{read_conn, sql, write_tx},
-    error::During,
-    events::append_event,
-    time::ms,
-    transitions::wake_chunk,
+    error::{During, Error, Source},
+    feed::json_ids,
+    time::{instant, ms},
+    transitions::{unblock_chunks, wake_chunk},
 };
-use campaign::{CampaignId, RowId};
+use campaign::{CampaignId, ChunkId, RowId, RowState};
 use jiff::Timestamp;
+use serde::Serialize;
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    str::FromStr,
+};
 
 /// What a person decides about a held row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +25,55 @@ pub enum Verdict {
     Resend,
     /// Give it up.
     Cancel,
+}
+
+/// Who decides, and why.
+#[derive(Clone, Copy, Debug)]
+pub struct Decider<'a> {
+    /// The person.
+    pub who: &'a str,
+    /// In the person's words.
+    pub reason: &'a str,
+}
+
+/// What a decision did to a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decided {
+    /// It was held, and is as was decided.
+    Done,
+    /// It is not held: left as it is.
+    NotHeld {
+        /// What it is.
+        state: RowState,
+        /// The last decision about it, if there was one.
+        by: Option<EarlierDecision>,
+    },
+    /// The campaign has no such row.
+    NotThere,
+}
+
+/// A decision that somebody made before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EarlierDecision {
+    /// When.
+    pub at: Timestamp,
+    /// Who.
+    pub who: String,
+    /// What was decided.
+    pub detail: String,
+    /// Why.
+    pub reason: Option<String>,
+}
+
+/// A row that was looked up to be decided about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FoundRow {
+    /// Its id.
+    pub id: RowId,
+    /// The spreadsheet's number of it.
+    pub row_number: i64,
+    /// It waits for a person.
+    pub held: bool,
 }
 
 /// What is still to be done, by what it waits for.
@@ -74,7 +128,41 @@ impl Ledger {
         reason: &str,
         now: Timestamp,
     ) -> Result<bool> {
-        let operation = "apply a decision to a held row";
+        let decided = self.decide_all(campaign, &[row], verdict, Decider { who, reason }, now).await?;
+        Ok(decided.iter().all(|(_, decided)| *decided == Decided::Done))
+    }
+
+    /// Applies a person's verdict to held rows of a campaign in one commit, with an event for each that says who decided and
+    /// why. Of two persons who decide about a row at once one does; the other is told by whom it was decided.
+    ///
+    /// Shape: one answer for each row, in the order given.
+    pub async fn decide_all(
+        &self,
+        campaign: CampaignId,
+        rows: &[RowId],
+        verdict: Verdict,
+        by: Decider<'_>,
+        now: Timestamp,
+    ) -> Result<Vec<(RowId, Decided)>> {
+        for _ in 0..3 {
+            match self.try_decide(campaign, rows, verdict, by, now).await {
+                // Somebody else has changed the same chunks meanwhile, and has committed by now.
+                Err(error) if error.kind() == ErrorKind::Conflict => {}
+                other => return other,
+            }
+        }
+        self.try_decide(campaign, rows, verdict, by, now).await
+    }
+
+    async fn try_decide(
+        &self,
+        campaign: CampaignId,
+        rows: &[RowId],
+        verdict: Verdict,
+        by: Decider<'_>,
+        now: Timestamp,
+    ) -> Result<Vec<(RowId, Decided)>> {
+        let operation = "apply a decision to held rows";
         let (state, set, words) = match verdict {
             Verdict::AssumeSent => ("sent", "gateway_status = 'operator', final_at = $2", "taken for sent"),
             Verdict::Resend => (
@@ -84,34 +172,124 @@ impl Ledger {
             ),
             Verdict::Cancel => ("cancelled", "final_at = $2", "given up"),
         };
-        let decided = write_tx!(self, operation, |tx, dialect| {
-            let decided = sqlx::query(sql(format!(
+        let decided: HashSet<i64> = write_tx!(self, operation, |tx, dialect| {
+            // Locked in the order of their ids: two persons who name the same rows can't wait for each other.
+            let decided: Vec<i64> = sqlx::query_scalar(sql(format!(
                 "UPDATE messages SET state = $3, reason = $4, check_at = NULL, updated_at = $2, {set}
-                 WHERE id = $1 AND state = 'held' AND campaign_id = $5"
+                 WHERE state = 'held' AND id IN (SELECT m.id FROM messages m
+                    WHERE m.id IN {} AND m.state = 'held' AND m.campaign_id = $5 ORDER BY m.id{})
+                 RETURNING id",
+                dialect.ids(1),
+                dialect.for_update()
             )))
-            .bind(row.0)
+            .bind(json_ids(rows.iter().map(|row| row.0)))
             .bind(ms(now))
             .bind(state)
-            .bind(format!("{words} by {who}: {reason}"))
+            .bind(format!("{words} by {}: {}", by.who, by.reason))
             .bind(campaign.0)
-            .execute(&mut *tx)
+            .fetch_all(&mut *tx)
+            .await
+            .during(operation)?;
+            if !decided.is_empty() {
+                if verdict == Verdict::Resend {
+                    let chunks: BTreeSet<ChunkId> = decided.iter().map(|row| RowId(*row).chunk()).collect();
+                    for chunk in chunks {
+                        wake_chunk!(tx, chunk, ms(now), operation);
+                    }
+                }
+                unblock_chunks!(tx, operation);
+                sqlx::query(sql(format!(
+                    "INSERT INTO events (at, kind, who, campaign_id, row_id, row_count, detail, reason)
+                     SELECT CAST($2 AS BIGINT), 'decided', CAST($3 AS TEXT), CAST($4 AS BIGINT), r.value, 1, CAST($5 AS TEXT),
+                            CAST($6 AS TEXT)
+                     FROM {} AS r ORDER BY r.value",
+                    dialect.ids(1)
+                )))
+                .bind(json_ids(decided.iter().copied()))
+                .bind(ms(now))
+                .bind(by.who)
+                .bind(campaign.0)
+                .bind(format!("held row {words}"))
+                .bind(by.reason)
+                .execute(&mut *tx)
+                .await
+                .during(operation)?;
+            }
+            decided.into_iter().collect()
+        });
+        let left: Vec<i64> = rows.iter().map(|row| row.0).filter(|row| !decided.contains(row)).collect();
+        let mut left = if left.is_empty() { HashMap::new() } else { self.why_not_held(campaign, left).await? };
+        Ok(rows
+            .iter()
+            .map(|row| match left.remove(row) {
+                Some(why) => (*row, why),
+                None if decided.contains(&row.0) => (*row, Decided::Done),
+                None => (*row, Decided::NotThere),
+            })
+            .collect())
+    }
+
+    /// What became of rows that are not held: their states, and who decided about them last.
+    async fn why_not_held(&self, campaign: CampaignId, rows: Vec<i64>) -> Result<HashMap<RowId, Decided>> {
+        let operation = "read why rows are not held";
+        let ids = json_ids(rows);
+        let (states, decisions) = read_conn!(self, operation, |conn, dialect| {
+            let states: Vec<(i64, String)> = sqlx::query_as(sql(format!(
+                "SELECT id, state FROM messages WHERE id IN {} AND campaign_id = $2",
+                dialect.ids(1)
+            )))
+            .bind(&ids)
+            .bind(campaign.0)
+            .fetch_all(&mut *conn)
+            .await
+            .during(operation)?;
+            let decisions: Vec<(i64, i64, String, String, Option<String>)> = sqlx::query_as(sql(format!(
+                "SELECT row_id, at, who, detail, reason FROM events
+                 WHERE campaign_id = $2 AND kind = 'decided' AND row_id IN {} ORDER BY id",
+                dialect.ids(1)
+            )))
+            .bind(&ids)
+            .bind(campaign.0)
+            .fetch_all(&mut *conn)
+            .await
+            .during(operation)?;
+            (states, decisions)
+        });
+        let mut by_row: HashMap<i64, EarlierDecision> = decisions
+            .into_iter()
+            .map(|(row, at, who, detail, reason)| (row, EarlierDecision { at: instant(at), who, detail, reason }))
+            .collect();
+        states
+            .into_iter()
+            .map(|(row, state)| {
+                let state = RowState::from_str(&state)
+                    .map_err(|error| Error::new(operation, Source::Content(error.to_string())))?;
+                Ok((RowId(row), Decided::NotHeld { state, by: by_row.remove(&row) }))
+            })
+            .collect()
+    }
+
+    /// The rows of a campaign that stand between these spreadsheet rows (both included), in the order of the file, each with
+    /// whether it is held.
+    pub async fn rows_between(&self, campaign: CampaignId, first: u32, last: u32) -> Result<Vec<FoundRow>> {
+        let operation = "find rows";
+        let found: Vec<(i64, i64, String)> = read_conn!(self, operation, |conn, dialect| {
+            sqlx::query_as(sql(format!(
+                "SELECT m.id, m.row_number, m.state FROM chunks k
+                 {then_join} messages m ON m.id BETWEEN k.id * 512 AND k.id * 512 + 511
+                 WHERE k.campaign_id = $1 AND m.row_number BETWEEN $2 AND $3 ORDER BY m.id",
+                then_join = dialect.then_join()
+            )))
+            .bind(campaign.0)
+            .bind(i64::from(first))
+            .bind(i64::from(last))
+            .fetch_all(&mut *conn)
             .await
             .during(operation)?
-            .rows_affected();
-            if decided == 1 {
-                if verdict == Verdict::Resend {
-                    wake_chunk!(tx, row.chunk(), ms(now), operation);
-                }
-                let event = Event {
-                    campaign: Some(campaign),
-                    row: Some(row),
-                    reason: Some(reason.to_owned()),
-                    ..Event::new("decided", who, format!("held row {words}"))
-                };
-                append_event!(tx, event, now).during(operation)?;
-            }
-            decided
         });
-        Ok(decided == 1)
+        Ok(found
+            .into_iter()
+            .map(|(id, row_number, state)| FoundRow { id: RowId(id), row_number, held: state == RowState::Held.name() })
+            .collect())
     }
 }

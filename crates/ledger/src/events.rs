@@ -17,8 +17,10 @@ pub struct Event {
     pub campaign: Option<CampaignId>,
     /// The row that it is about.
     pub row: Option<RowId>,
-    /// The attempt that it is about.
+    /// The attempt that it is about; its campaign is then known without being named.
     pub attempt: Option<AttemptId>,
+    /// How many rows it is about.
+    pub rows: Option<u64>,
     /// A sentence.
     pub detail: String,
     /// Why, in the words of who did it.
@@ -29,7 +31,7 @@ impl Event {
     /// An event about nothing in particular; the fields say what it is about.
     pub fn new(kind: &'static str, who: impl Into<String>, detail: impl Into<String>) -> Self {
         let (who, detail) = (who.into(), detail.into());
-        Self { kind, who, import: None, campaign: None, row: None, attempt: None, detail, reason: None }
+        Self { kind, who, import: None, campaign: None, row: None, attempt: None, rows: None, detail, reason: None }
     }
 }
 
@@ -45,6 +47,7 @@ macro_rules! append_event {
             .bind(event.campaign.map(|id| id.0))
             .bind(event.row.map(|id| id.0))
             .bind(event.attempt.map(|id| id.0))
+            .bind(event.rows.map(u64::cast_signed))
             .bind(&event.detail)
             .bind(event.reason.as_deref())
             .execute(&mut *$tx)
@@ -54,8 +57,8 @@ macro_rules! append_event {
 pub(crate) use append_event;
 
 pub(crate) const INSERT: &str =
-    "INSERT INTO events (at, kind, who, import_id, campaign_id, row_id, attempt_id, detail, reason)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+    "INSERT INTO events (at, kind, who, import_id, campaign_id, row_id, attempt_id, row_count, detail, reason)
+    VALUES ($1, $2, $3, $4, coalesce($5, (SELECT a.campaign_id FROM attempts a WHERE a.id = $7)), $6, $7, $8, $9, $10)";
 
 impl Ledger {
     /// Records an event that comes with no other change.

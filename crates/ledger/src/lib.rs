@@ -20,6 +20,7 @@ mod listing;
 mod opt_outs;
 mod outcomes;
 mod owners;
+mod readings;
 mod reports;
 mod retention;
 mod statuses;
@@ -31,7 +32,7 @@ pub use attempts::OpenAttempt;
 pub use campaign::token::TokenPhase;
 pub use claims::{Claim, ClaimedBatch, SendingBatch, Start, Unsent};
 pub use db::{Ledger, Schema};
-pub use decisions::{Todo, Verdict};
+pub use decisions::{Decided, Decider, EarlierDecision, FoundRow, Todo, Verdict};
 pub use error::{Error, ErrorKind, chain};
 pub use events::Event;
 pub use feed::{Backlog, Waiting};
@@ -41,6 +42,7 @@ pub use listing::{Applied, Delivery, ListedText};
 pub use opt_outs::{MadeBy, NewOptOut, OptOut, OptedIn, OptedOut};
 pub use outcomes::{Recorded, RetryPolicy};
 pub use owners::OwnerGuard;
+pub use readings::NotedReading;
 pub use reports::{
     CampaignSummary, Check, FailureReason, HeldRow, LiveOwner, REPORT_COLUMNS, ReportRow, Results, Story, StoryAttempt,
     StoryEvent, Trouble, WaitingRows,

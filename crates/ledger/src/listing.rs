@@ -7,14 +7,18 @@ use crate::{
     error::During,
     events::append_event,
     feed::{json_ids, ms_of},
+    listing::decided::explain_by_decided,
     time::{instant, ms},
+    transitions::unblock_chunks,
 };
 use campaign::{
-    AttemptId, Msisdn, RowId, SenderId, SmsId,
+    AttemptId, CampaignId, Msisdn, RowId, SenderId, SmsId,
     matching::{Listed, Open, match_listed},
 };
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeSet, HashMap, HashSet};
+
+mod decided;
 
 /// What the gateway says of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,6 +145,7 @@ impl Ledger {
                 // A text that is listed before its answer came is left for the next reading.
                 let being_sent: HashSet<RowId> =
                     open.iter().filter(|row| row.5 == "sending").map(|row| RowId(row.0)).collect();
+                let held: HashSet<RowId> = open.iter().filter(|row| row.5 == "held").map(|row| RowId(row.0)).collect();
                 let open: Vec<Open> = open
                     .into_iter()
                     .filter_map(|(row, attempt, number, text, sent, _)| {
@@ -155,6 +160,12 @@ impl Ledger {
                     .collect();
                 let mut matches = match_listed(&fresh, &open);
                 matches.found.retain(|(row, _)| !being_sent.contains(row));
+                if matches.found.iter().any(|(row, _)| held.contains(row)) {
+                    unblock_chunks!(tx, operation);
+                }
+                if !matches.unexplained.is_empty() {
+                    explain_by_decided!(tx, dialect, sender, listed, matches, skew, now, operation);
+                }
                 let mut applied = Applied { found: matches.found.len() as u64, ..Applied::default() };
                 let by_id: HashMap<SmsId, &ListedText> = listed.iter().map(|text| (text.text.sms_id, text)).collect();
 
@@ -168,7 +179,7 @@ impl Ledger {
                     // A row claims an id once: the unique index refuses a second claim, the guard a second id.
                     sqlx::query(sql(format!(
                         "UPDATE messages SET sms_id = f.sms_id, id_source = 'list',
-                            state = 'accepted', reason = NULL, accepted_at = coalesce(accepted_at, f.at), updated_at = $2
+                            state = 'accepted', reason = NULL, accepted_at = coalesce(accepted_at, f.at), found_at = $2, updated_at = $2
                          FROM ({}) AS f
                          WHERE messages.id = f.id AND messages.sms_id IS NULL
                            AND messages.state IN ('unknown', 'held', 'accepted')",

@@ -109,8 +109,11 @@ impl Ledger {
                     .execute(&mut *tx)
                     .await
                     .during(operation)?;
-                    let detail = format!("{words}: {} rows unknown until the list has been read", batch.rows.len());
-                    let event = Event { attempt: Some(batch.attempt), ..Event::new("unknown", "worker", detail) };
+                    let event = Event {
+                        attempt: Some(batch.attempt),
+                        rows: Some(batch.rows.len() as u64),
+                        ..Event::new("unknown", "worker", &words)
+                    };
                     append_event!(tx, event, now).during(operation)?;
                 }
                 Outcome::NotSent { why, retry_after } => {
@@ -173,10 +176,13 @@ impl Ledger {
     }
 }
 
+/// The words of an attempt that the gateway said it took.
+pub(crate) const ACCEPTED: &str = "accepted";
+
 /// The outcome as the row's story tells it.
 fn words_of(outcome: &Outcome) -> String {
     match outcome {
-        Outcome::Accepted { .. } => "accepted".to_owned(),
+        Outcome::Accepted { .. } => ACCEPTED.to_owned(),
         Outcome::NotSent { why, .. } => match why {
             NotSent::NoConnection => "the gateway could not be reached".to_owned(),
             NotSent::Unauthorized => "the gateway refused the token (401)".to_owned(),

@@ -18,6 +18,14 @@ macro_rules! wake_chunk {
         .during($operation)?
     };
 }
+/// Has chunks looked at whose rows waited behind held ones: one of those is held no more. A chunk that waits behind another
+/// is put to rest again by its next claim.
+macro_rules! unblock_chunks {
+    ($tx:expr, $operation:expr) => {
+        sqlx::query("UPDATE chunks SET blocked = 0 WHERE blocked = 1").execute(&mut *$tx).await.during($operation)?
+    };
+}
+
 /// Releases an attempt of which no byte has left, and queues its rows again. Zero rows: someone else had released it.
 macro_rules! release_attempt {
     ($tx:expr, $attempt:expr, $chunk:expr, $from:literal, $why:expr, $not_before:expr, $now:expr, $operation:expr) => {{
@@ -133,4 +141,4 @@ macro_rules! rest_chunk {
     }};
 }
 
-pub(crate) use {reject, release_attempt, requeue, rest_chunk, wake_chunk};
+pub(crate) use {reject, release_attempt, requeue, rest_chunk, unblock_chunks, wake_chunk};

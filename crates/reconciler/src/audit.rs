@@ -47,7 +47,7 @@ impl Reconciler {
             return Ok(());
         }
         let ids: Vec<_> = due.iter().map(|attempt| attempt.id).collect();
-        let settled = self.ledger.settle_found(&ids).await?;
+        let settled = self.ledger.settle_found(&ids, self.ledger.now()).await?;
         let skew = self.skew().await?;
         for attempt in due {
             if settled.contains(&attempt.id) {
@@ -103,7 +103,7 @@ impl Reconciler {
             let listed = self.ledger.recipients_between(sender, at(window.since), at(window.until)).await?;
             pages += listed.div_ceil(10).max(1);
         }
-        let receivers: Vec<Option<Msisdn>> = if (absent.len() as u64) < pages {
+        let receivers: Vec<Option<(RowId, Msisdn)>> = if (absent.len() as u64) < pages {
             self.ledger.destinations_of(&absent).await?.into_iter().map(Some).collect()
         } else {
             vec![None]
@@ -117,10 +117,13 @@ impl Reconciler {
             let ranges = if receiver.is_some() { std::slice::from_ref(&whole) } else { &windows };
             for window in ranges {
                 let window = Window { until: window.until.min(closed), ..*window };
-                let Some(reading) = self.read_window(CallClass::Resolve, sender, receiver, window).await? else {
+                let (row, number) = receiver.unzip();
+                let Some(reading) = self.read_window(CallClass::Resolve, sender, number, window).await? else {
                     return Ok(false);
                 };
-                self.ledger.apply_look(sender, &reading.texts, skew, reading.began).await?;
+                let applied = self.ledger.apply_look(sender, &reading.texts, skew, reading.began).await?;
+                let noted = reading.noted(sender, row, window, applied.found, skew);
+                self.ledger.note_reading(&noted, reading.began).await?;
             }
         }
         Ok(true)
@@ -148,7 +151,7 @@ impl Reconciler {
         let now = self.ledger.now();
         match resolve::decide(&evidence, &policy) {
             Decision::Settled => {
-                self.ledger.settle_found(&[attempt.id]).await?;
+                self.ledger.settle_found(&[attempt.id], now).await?;
             }
             _ if !read_far_enough && began >= self.ended(attempt) + settle => {
                 self.ledger.look_again(attempt, now + SignedDuration::from_secs(1), None).await?;

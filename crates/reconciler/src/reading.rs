@@ -1,11 +1,11 @@
 //! Reading a window of the list, completely or not at all.
 
 use crate::{Reconciler, RoundError};
-use campaign::{Msisdn, SenderId, SmsId, budget::CallClass, matching::Listed, sweep::Window};
+use campaign::{Msisdn, RowId, SenderId, SmsId, budget::CallClass, matching::Listed, sweep::Window};
 use futures::{StreamExt, TryStreamExt};
 use gateway::{ListQuery, wire};
 use jiff::{SignedDuration, Timestamp};
-use ledger::{Delivery, ListedText};
+use ledger::{Delivery, ListedText, NotedReading};
 use std::collections::HashSet;
 
 /// Pages that are asked for at a time.
@@ -24,6 +24,18 @@ impl Reading {
     pub(crate) fn pending(&self) -> Vec<SmsId> {
         let is_final = |text: &&ListedText| matches!(text.delivery, Some(Delivery::Sent | Delivery::Failed));
         self.texts.iter().filter(|text| !is_final(text)).map(|text| text.text.sms_id).collect()
+    }
+
+    /// What is kept of it for the stories of rows. `row`: only its number was asked for.
+    pub(crate) fn noted<'a>(
+        &self,
+        sender: &'a SenderId,
+        row: Option<RowId>,
+        window: Window,
+        found: u64,
+        skew: SignedDuration,
+    ) -> NotedReading<'a> {
+        NotedReading { sender, row, window, skew, listed: self.texts.len() as u64, found }
     }
 }
 

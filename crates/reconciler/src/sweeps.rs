@@ -76,8 +76,8 @@ impl Reconciler {
             return Ok(());
         }
         let ids: Vec<_> = passed.iter().map(|attempt| attempt.id).collect();
-        let settled = self.ledger.settle_found(&ids).await?;
         let now = self.ledger.now();
+        let settled = self.ledger.settle_found(&ids, now).await?;
         for attempt in passed.iter().filter(|attempt| !settled.contains(&attempt.id)) {
             tracing::info!(attempt.id = %attempt.id, "a sweep passed an attempt and did not find all of its texts");
             self.ledger.look_again(attempt, now + sweep::wait_before_look(first_look, 0), None).await?;
@@ -105,6 +105,7 @@ impl Reconciler {
         let skew = self.skew().await?;
         let now = self.ledger.now();
         let applied = self.ledger.apply_listing(sender, &reading.texts, skew, now).await?;
+        self.ledger.note_reading(&reading.noted(sender, None, window, applied.found, skew), now).await?;
         if applied.unexplained > 0 {
             tracing::error!(
                 sender = %sender,
@@ -127,7 +128,9 @@ impl Reconciler {
                 continue;
             };
             let skew = self.skew().await?;
-            let applied = self.ledger.apply_listing(&sender, &reading.texts, skew, self.ledger.now()).await?;
+            let now = self.ledger.now();
+            let applied = self.ledger.apply_listing(&sender, &reading.texts, skew, now).await?;
+            self.ledger.note_reading(&reading.noted(&sender, None, window.window, applied.found, skew), now).await?;
             let seen = PendingWindow { listed: reading.texts.len() as u64, looks: window.looks + 1, ..window };
             self.follow(&sender, &reading.pending(), seen, applied.pending).await?;
         }

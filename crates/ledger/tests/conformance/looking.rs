@@ -107,9 +107,9 @@ async fn pending_rows_that_a_look_found_are_asked_for_at_once(bench: &Bench) {
 async fn an_attempt_is_settled_once_all_of_its_rows_are_found(bench: &Bench) {
     let (_, attempt) = bench.lost("one", &[1, 2], 1).await;
     bench.apply(&[listed(1, 1, "hello", 2, SENT)], 20).await;
-    assert_eq!(bench.ledger.settle_found(&[attempt.id]).await.unwrap(), []);
+    assert_eq!(bench.ledger.settle_found(&[attempt.id], at(99)).await.unwrap(), []);
     bench.apply(&[listed(2, 2, "hello", 2, PENDING)], 21).await;
-    assert_eq!(bench.ledger.settle_found(&[attempt.id]).await.unwrap(), [attempt.id]);
+    assert_eq!(bench.ledger.settle_found(&[attempt.id], at(99)).await.unwrap(), [attempt.id]);
     bench.stepped(21).await;
     assert!(bench.open().await.is_empty());
 }
@@ -223,10 +223,10 @@ async fn windows_and_cursors_are_kept(bench: &Bench) {
 async fn the_list_is_proven_by_many_found_and_none_unexplained(bench: &Bench) {
     let shop = sender(SHOP);
     let (one, attempt) = bench.lost("one", &[1, 2], 1).await;
-    assert_eq!(bench.ledger.destinations_of(&[one.row(1)]).await.unwrap(), [msisdn(2)]);
+    assert_eq!(bench.ledger.destinations_of(&[one.row(1)]).await.unwrap(), [(one.row(1), msisdn(2))]);
     assert_eq!(bench.ledger.recipients_between(&shop, at(0), at(2)).await.unwrap(), 2);
     bench.apply(&[listed(1, 1, "hello", 2, SENT), listed(2, 2, "hello", 2, SENT)], 9).await;
-    bench.ledger.settle_found(&[attempt.id]).await.unwrap();
+    bench.ledger.settle_found(&[attempt.id], at(99)).await.unwrap();
     assert!(!bench.ledger.list_is_proven(&shop, 3).await.unwrap());
     assert!(bench.ledger.list_is_proven(&shop, 2).await.unwrap());
     assert!(!bench.ledger.later_text_listed(&shop, at(0)).await.unwrap(), "its answer was lost");
@@ -235,7 +235,7 @@ async fn the_list_is_proven_by_many_found_and_none_unexplained(bench: &Bench) {
     bench.record(&batch, &accepted(), 21).await;
     let attempt = bench.open().await.remove(0);
     bench.apply(&[listed(3, 3, "hello", 21, SENT), listed(4, 4, "hello", 21, SENT)], 30).await;
-    bench.ledger.settle_found(&[attempt.id]).await.unwrap();
+    bench.ledger.settle_found(&[attempt.id], at(99)).await.unwrap();
     assert!(bench.ledger.later_text_listed(&shop, at(10)).await.unwrap());
     assert!(!bench.ledger.later_text_listed(&shop, at(20)).await.unwrap());
     bench.apply(&[listed(9, 9, "hello", 21, SENT)], 30).await;

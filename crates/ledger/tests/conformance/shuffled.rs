@@ -183,7 +183,7 @@ impl World {
             },
             Step::Settle => {
                 let ids: Vec<_> = self.bench.open().await.iter().map(|attempt| attempt.id).collect();
-                let mut settled = ledger.settle_found(&ids).await.unwrap();
+                let mut settled = ledger.settle_found(&ids, now).await.unwrap();
                 settled.sort_unstable();
                 format!("{settled:?}")
             }
