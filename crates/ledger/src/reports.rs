@@ -3,13 +3,17 @@
 //! Everything here only reads. Rows carry numbers and texts, so their types have no `Debug`.
 
 mod health;
+mod held;
+mod log;
 mod rows;
 mod story;
 mod verify;
 
 pub use health::{LiveOwner, Trouble};
 pub use rows::{REPORT_COLUMNS, ReportRow, Results};
-pub use story::{HeldRow, Story, StoryAttempt, StoryEvent};
+pub use held::HeldRow;
+pub use log::{Log, LogEntry};
+pub use story::{Story, StoryAttempt, StoryEvent, StoryReading};
 pub use verify::Check;
 
 use crate::{

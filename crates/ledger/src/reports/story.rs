@@ -1,25 +1,34 @@
-//! What happened to one row, and why rows are held.
+//! What happened to one row.
 
 use super::{instant_if_any, rows::ReportRow};
 use crate::{
     Ledger, Result,
     db::{Dialect, read_conn, sql},
     error::During,
-    time::instant,
+    time::{instant, ms},
 };
-use campaign::{CampaignId, RowId, RowState};
+use campaign::{CampaignId, RowId};
 use jiff::Timestamp;
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// All that the ledger knows about one row.
 #[derive(Serialize)]
 pub struct Story {
     /// The file that it came in.
     pub file_name: String,
+    /// Who launched it.
+    pub launched_by: String,
+    /// When.
+    pub launched_at: Timestamp,
     /// The row as it stands.
     pub row: ReportRow,
+    /// When a reading of the gateway's list first showed its text.
+    pub found_at: Option<Timestamp>,
     /// The calls that were made for it, oldest first.
     pub attempts: Vec<StoryAttempt>,
+    /// Readings of the gateway's list that looked where its text must stand, oldest first; at most 50.
+    pub readings: Vec<StoryReading>,
     /// What was recorded about it and its attempts, oldest first.
     pub events: Vec<StoryEvent>,
 }
@@ -47,6 +56,21 @@ pub struct StoryAttempt {
     pub looks: i64,
 }
 
+/// One reading of the gateway's list that looked where a row's text must stand.
+#[derive(Clone, Debug, Serialize)]
+pub struct StoryReading {
+    /// When.
+    pub read_at: Timestamp,
+    /// From when, on the gateway's clock.
+    pub since: Timestamp,
+    /// To when, on the gateway's clock.
+    pub until: Timestamp,
+    /// Only texts to the row's own number were asked for.
+    pub only_this_number: bool,
+    /// How many texts it showed.
+    pub listed: i64,
+}
+
 /// One line of the ledger's append-only record.
 #[derive(Clone, Debug, Serialize)]
 pub struct StoryEvent {
@@ -62,38 +86,20 @@ pub struct StoryEvent {
     pub reason: Option<String>,
 }
 
-/// A row that waits for a person, and what is known about it.
-#[derive(Clone, Debug, Serialize)]
-pub struct HeldRow {
-    /// Its campaign.
-    pub campaign: String,
-    /// The spreadsheet's row.
-    pub row_number: i64,
-    /// Who it is from.
-    pub sender: String,
-    /// Why it is held.
-    pub reason: String,
-    /// When its last call was made.
-    pub attempted_at: Option<Timestamp>,
-    /// What that call's answer was.
-    pub outcome: Option<String>,
-    /// How often the gateway's list was read for it.
-    pub looks: i64,
-    /// Since when it is held.
-    pub since: Timestamp,
-}
-
 impl Ledger {
     /// One row's story; `None` if the campaign has no such row.
     pub async fn story(&self, campaign: &str, row_number: u32) -> Result<Option<Story>> {
         let operation = "read a row's story";
         let Some(mut results) = self.results(campaign, &[]).await? else { return Ok(None) };
         let Some((campaign, id)) = self.find_row(campaign, row_number).await? else { return Ok(None) };
-        let file_name: String = read_conn!(self, operation, |conn, dialect| {
-            sqlx::query_scalar(
-                "SELECT i.file_name FROM imports i JOIN campaigns c ON c.import_id = i.id WHERE c.id = $1",
+        type Found = (String, String, i64, Option<i64>);
+        let (file_name, launched_by, launched_at, found_at): Found = read_conn!(self, operation, |conn, dialect| {
+            sqlx::query_as(
+                "SELECT i.file_name, i.launched_by, i.launched_at, m.found_at
+                 FROM imports i JOIN campaigns c ON c.import_id = i.id JOIN messages m ON m.id = $2 WHERE c.id = $1",
             )
             .bind(campaign.0)
+            .bind(id.0)
             .fetch_one(&mut *conn)
             .await
             .during(operation)?
@@ -101,7 +107,11 @@ impl Ledger {
         results.start_at(id.chunk());
         let page = results.next_page().await?.unwrap_or_default();
         let Some(row) = page.into_iter().find(|row| row.row_number == i64::from(row_number)) else { return Ok(None) };
-        Ok(Some(Story { file_name, row, attempts: self.attempts_of(id).await?, events: self.events_of(id).await? }))
+        let attempts = self.attempts_of(campaign, id).await?;
+        let (found_at, readings) = (instant_if_any(found_at), self.readings_of(id, &row, &attempts, found_at).await?);
+        let events = self.events_of(campaign, id).await?;
+        let launched_at = instant(launched_at);
+        Ok(Some(Story { file_name, launched_by, launched_at, row, found_at, attempts, readings, events }))
     }
 
     /// The ids behind a campaign's name and a spreadsheet's row number; `None` if there is no such row.
@@ -124,25 +134,31 @@ impl Ledger {
         Ok(found.map(|(campaign, row)| (CampaignId(campaign), RowId(row))))
     }
 
-    async fn attempts_of(&self, row: RowId) -> Result<Vec<StoryAttempt>> {
+    async fn attempts_of(&self, campaign: CampaignId, row: RowId) -> Result<Vec<StoryAttempt>> {
         type Found = (i64, String, String, i64, i64, Option<i64>, Option<i64>, Option<String>, i64);
         let operation = "read a row's attempts";
         let found: Vec<Found> = read_conn!(self, operation, |conn, dialect| {
             let statement = match dialect {
                 Dialect::Sqlite => {
                     "SELECT id, sent_via, state, json_array_length(row_ids), formed_at, sending_at, ended_at, outcome, looks
-                     FROM attempts WHERE chunk_id = $1
+                     FROM attempts WHERE campaign_id = $3 AND chunk_id = $1
                      AND EXISTS (SELECT 1 FROM json_each(row_ids) WHERE value = $2) ORDER BY id"
                 }
                 Dialect::Postgres => {
                     "SELECT id, sent_via, state, json_array_length(row_ids::json)::bigint, formed_at, sending_at, ended_at,
                             outcome, looks
-                     FROM attempts WHERE chunk_id = $1
+                     FROM attempts WHERE campaign_id = $3 AND chunk_id = $1
                      AND EXISTS (SELECT 1 FROM json_array_elements_text(row_ids::json) AS r (id) WHERE r.id::bigint = $2)
                      ORDER BY id"
                 }
             };
-            sqlx::query_as(statement).bind(row.chunk().0).bind(row.0).fetch_all(&mut *conn).await.during(operation)?
+            sqlx::query_as(statement)
+                .bind(row.chunk().0)
+                .bind(row.0)
+                .bind(campaign.0)
+                .fetch_all(&mut *conn)
+                .await
+                .during(operation)?
         });
         found
             .into_iter()
@@ -162,7 +178,54 @@ impl Ledger {
             .collect()
     }
 
-    async fn events_of(&self, row: RowId) -> Result<Vec<StoryEvent>> {
+    /// Readings of the list that passed the time of one of a row's calls, up to the row's end.
+    async fn readings_of(
+        &self,
+        id: RowId,
+        row: &ReportRow,
+        attempts: &[StoryAttempt],
+        found_at: Option<i64>,
+    ) -> Result<Vec<StoryReading>> {
+        type Found = (i64, i64, i64, Option<i64>, i64);
+        let operation = "read which readings of the list looked for a row";
+        let until = row.final_at.map_or(i64::MAX, ms).max(found_at.unwrap_or(i64::MIN));
+        let mut readings: BTreeMap<i64, StoryReading> = BTreeMap::new();
+        for attempt in attempts.iter().filter(|attempt| attempt.state != "released") {
+            let Some(sending_at) = attempt.sending_at else { continue };
+            let found: Vec<(i64, Found)> = read_conn!(self, operation, |conn, dialect| {
+                let found: Vec<(i64, i64, i64, i64, Option<i64>, i64)> = sqlx::query_as(
+                    "SELECT id, read_at, since, until, row_id, listed FROM readings
+                     WHERE sender = $1 AND until >= ($2 - 600000) / 1000 AND until * 1000 >= $2 + skew_ms
+                       AND since * 1000 <= $3 + skew_ms AND read_at BETWEEN $2 AND $4
+                       AND (row_id IS NULL OR row_id = $5) ORDER BY id LIMIT 50",
+                )
+                .bind(row.sender.as_deref())
+                .bind(ms(sending_at))
+                .bind(ms(attempt.ended_at.unwrap_or(sending_at)) + 5_000)
+                .bind(until)
+                .bind(id.0)
+                .fetch_all(&mut *conn)
+                .await
+                .during(operation)?;
+                found.into_iter().map(|(id, read, since, until, row, n)| (id, (read, since, until, row, n))).collect()
+            });
+            for (id, (read_at, since, until, row_id, listed)) in found {
+                let second = |second| Timestamp::from_second(second).unwrap_or_default();
+                let reading = StoryReading {
+                    read_at: instant(read_at),
+                    since: second(since),
+                    until: second(until),
+                    only_this_number: row_id.is_some(),
+                    listed,
+                };
+                readings.insert(id, reading);
+            }
+        }
+        Ok(readings.into_values().take(50).collect())
+    }
+
+    /// What was recorded about a row, about its attempts, and about its campaign as a whole.
+    async fn events_of(&self, campaign: CampaignId, row: RowId) -> Result<Vec<StoryEvent>> {
         let operation = "read a row's events";
         let found: Vec<(i64, String, String, String, Option<String>)> = read_conn!(self, operation, |conn, dialect| {
             let named = match dialect {
@@ -172,55 +235,20 @@ impl Ledger {
                 }
             };
             let statement = format!(
-                "SELECT at, kind, who, detail, reason FROM events WHERE campaign_id IS NULL AND row_id = $1
-                    OR campaign_id = (SELECT campaign_id FROM messages WHERE id = $1) AND (row_id = $1 OR attempt_id IN
-                       (SELECT a.id FROM attempts a WHERE a.chunk_id = $2 AND EXISTS ({named})))
+                "SELECT at, kind, who, detail, reason FROM events WHERE campaign_id = $3
+                    AND (row_id = $1 OR row_id IS NULL AND attempt_id IS NULL OR attempt_id IN
+                       (SELECT a.id FROM attempts a WHERE a.campaign_id = $3 AND a.chunk_id = $2 AND EXISTS ({named})))
                  ORDER BY id"
             );
             sqlx::query_as(sql(statement))
                 .bind(row.0)
                 .bind(row.chunk().0)
+                .bind(campaign.0)
                 .fetch_all(&mut *conn)
                 .await
                 .during(operation)?
         });
-        found
-            .into_iter()
-            .map(|(at, kind, who, detail, reason)| Ok(StoryEvent { at: instant(at), kind, who, detail, reason }))
-            .collect()
-    }
-
-    /// The rows that wait for a person, in the order of the file; of one campaign if one is named.
-    pub async fn held_rows(&self, campaign: Option<&str>) -> Result<Vec<HeldRow>> {
-        type Found = (String, i64, String, String, Option<i64>, Option<String>, Option<i64>, i64);
-        let operation = "read the held rows";
-        let found: Vec<Found> = read_conn!(self, operation, |conn, dialect| {
-            sqlx::query_as(
-                "SELECT c.name, m.row_number, m.sender, coalesce(m.reason, ''), m.attempted_at, a.outcome, a.looks,
-                        m.updated_at
-                 FROM messages m JOIN campaigns c ON c.id = m.campaign_id LEFT JOIN attempts a ON a.id = m.attempt_id
-                 WHERE m.state = $1 AND (c.name = $2 OR $2 IS NULL) ORDER BY m.id",
-            )
-            .bind(RowState::Held.name())
-            .bind(campaign)
-            .fetch_all(&mut *conn)
-            .await
-            .during(operation)?
-        });
-        found
-            .into_iter()
-            .map(|(campaign, row_number, sender, reason, attempted_at, outcome, looks, since)| {
-                Ok(HeldRow {
-                    campaign,
-                    row_number,
-                    sender,
-                    reason,
-                    attempted_at: instant_if_any(attempted_at),
-                    outcome,
-                    looks: looks.unwrap_or(0),
-                    since: instant(since),
-                })
-            })
-            .collect()
+        let event = |(at, kind, who, detail, reason)| StoryEvent { at: instant(at), kind, who, detail, reason };
+        Ok(found.into_iter().map(event).collect())
     }
 }
