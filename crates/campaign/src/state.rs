@@ -79,6 +79,11 @@ impl RowState {
         self.is_final() || self == Held
     }
 
+    /// It was never to be sent: what is wrong with it was seen when its file was loaded, or it has opted out.
+    pub fn is_rejected_at_loading(self) -> bool {
+        matches!(self, Invalid | Duplicate | Suppressed)
+    }
+
     /// The only transitions there are. Each statement of the ledger guards the state that it leaves by this table.
     pub fn may_become(self, next: Self) -> bool {
         match self {

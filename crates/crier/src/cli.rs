@@ -1,7 +1,7 @@
 //! The command line.
 
 use crate::commands::{
-    check, completions, config, demo, dial, doctor, held, inbox, ingest, migrate, plan, purge, reconciler, resolve,
+    check, completions, config, demo, dial, doctor, held, inbox, ingest, log, migrate, plan, purge, reconciler, resolve,
     results, run, sandbox, senders, show, status, suppress, verify, watch, worker,
 };
 use clap::{Parser, Subcommand};
@@ -59,6 +59,7 @@ pub(crate) enum Command {
     Watch(watch::Args),
     Results(results::Args),
     Show(show::Args),
+    Log(log::Args),
     Held(held::Args),
     Resolve(resolve::Args),
     Verify(verify::Args),

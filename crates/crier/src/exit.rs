@@ -12,6 +12,8 @@ pub(crate) enum Done {
     Failed,
     /// Finished, and some rows were rejected, are held or failed: 3.
     WithRows,
+    /// What was asked for can't be done as it was asked for, and was said: 2.
+    Usage,
     /// Something in the configuration or the credentials is wrong, and was said: 4.
     Config,
     /// Something that is needed is down, and was said: 5.
@@ -26,6 +28,7 @@ impl Done {
         match self {
             Self::Well => 0,
             Self::Failed => 1,
+            Self::Usage => 2,
             Self::WithRows => 3,
             Self::Config => 4,
             Self::Dependency => 5,
@@ -48,6 +51,11 @@ impl Stop {
     /// Something failed.
     pub(crate) fn failed(what: impl Into<String>) -> Self {
         Self { done: Done::Failed, what: what.into(), advice: None, waiting_is_vain: false, source: None }
+    }
+
+    /// It was asked for in a way that can't be done.
+    pub(crate) fn usage(what: impl Into<String>) -> Self {
+        Self { done: Done::Usage, ..Self::failed(what) }
     }
 
     /// The configuration or the credentials are wrong.

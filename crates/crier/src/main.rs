@@ -66,6 +66,7 @@ async fn start(cli: Cli) -> anyhow::Result<Done> {
         Command::Watch(args) => commands::watch::run(&setup, &args).await,
         Command::Results(args) => commands::results::run(&setup, &args).await,
         Command::Show(args) => commands::show::run(&setup, &args).await,
+        Command::Log(args) => commands::log::run(&setup, &args).await,
         Command::Held(args) => commands::held::run(&setup, &args).await,
         Command::Resolve(args) => commands::resolve::run(&setup, args).await,
         Command::Verify(args) => commands::verify::run(&setup, &args).await,

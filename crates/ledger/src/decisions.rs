@@ -72,8 +72,6 @@ pub struct FoundRow {
     pub id: RowId,
     /// The spreadsheet's number of it.
     pub row_number: i64,
-    /// It waits for a person.
-    pub held: bool,
 }
 
 /// What is still to be done, by what it waits for.
@@ -269,17 +267,33 @@ impl Ledger {
             .collect()
     }
 
-    /// The rows of a campaign that stand between these spreadsheet rows (both included), in the order of the file, each with
-    /// whether it is held.
-    pub async fn rows_between(&self, campaign: CampaignId, first: u32, last: u32) -> Result<Vec<FoundRow>> {
-        let operation = "find rows";
-        let found: Vec<(i64, i64, String)> = read_conn!(self, operation, |conn, dialect| {
+    /// The row of a campaign with this number in the spreadsheet, held or not.
+    pub async fn row_numbered(&self, campaign: CampaignId, row_number: u32) -> Result<Option<FoundRow>> {
+        let operation = "find a row";
+        let found: Option<(i64, i64)> = read_conn!(self, operation, |conn, dialect| {
             sqlx::query_as(sql(format!(
-                "SELECT m.id, m.row_number, m.state FROM chunks k
+                "SELECT m.id, m.row_number FROM chunks k
                  {then_join} messages m ON m.id BETWEEN k.id * 512 AND k.id * 512 + 511
-                 WHERE k.campaign_id = $1 AND m.row_number BETWEEN $2 AND $3 ORDER BY m.id",
+                 WHERE k.campaign_id = $1 AND m.row_number = $2",
                 then_join = dialect.then_join()
             )))
+            .bind(campaign.0)
+            .bind(i64::from(row_number))
+            .fetch_optional(&mut *conn)
+            .await
+            .during(operation)?
+        });
+        Ok(found.map(|(id, row_number)| FoundRow { id: RowId(id), row_number }))
+    }
+
+    /// The held rows of a campaign between these spreadsheet rows, both included, in the order of the file.
+    pub async fn held_between(&self, campaign: CampaignId, first: u32, last: u32) -> Result<Vec<FoundRow>> {
+        let operation = "find held rows";
+        let found: Vec<(i64, i64)> = read_conn!(self, operation, |conn, dialect| {
+            sqlx::query_as(
+                "SELECT id, row_number FROM messages
+                 WHERE campaign_id = $1 AND state = 'held' AND row_number BETWEEN $2 AND $3 ORDER BY id",
+            )
             .bind(campaign.0)
             .bind(i64::from(first))
             .bind(i64::from(last))
@@ -287,9 +301,6 @@ impl Ledger {
             .await
             .during(operation)?
         });
-        Ok(found
-            .into_iter()
-            .map(|(id, row_number, state)| FoundRow { id: RowId(id), row_number, held: state == RowState::Held.name() })
-            .collect())
+        Ok(found.into_iter().map(|(id, row_number)| FoundRow { id: RowId(id), row_number }).collect())
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::{exit::Done, exit::Stop, output, setup::Setup};
 use campaign::Msisdn;
+use ledger::Event;
 use serde_json::json;
 
 /// Have the gateway call a number (click to dial)
@@ -30,6 +31,9 @@ pub(crate) async fn run(setup: &Setup, args: Args) -> anyhow::Result<Done> {
         None => gateway.dial(&destination).await,
     }
     .map_err(|error| crate::setup::gateway_stop(&error, gateway.address()))?;
+    let both = source.as_ref().map(|source| format!(" and {}", source.masked())).unwrap_or_default();
+    let detail = format!("had the gateway call {}{both}: call {}", destination.masked(), dialled.call_id);
+    ledger.append_event(&Event::new("dialled", &setup.who, detail), ledger.now()).await?;
     if setup.json {
         output::print_json(&json!({ "message": dialled.message, "call_id": dialled.call_id }))?;
     } else {

@@ -1,8 +1,9 @@
 //! `crier held`
 
 use crate::{exit::Done, output, setup::Setup};
+use ledger::HeldRow;
 
-/// List the rows that wait for a decision, and why
+/// List the rows that wait for a decision: why, and what was seen of each
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Only this campaign
@@ -22,22 +23,33 @@ pub(crate) async fn run(setup: &Setup, args: &Args) -> anyhow::Result<Done> {
     } else {
         let some = |value: Option<String>| value.unwrap_or_default();
         let cells = rows.into_iter().map(|row| {
+            let seen = seen(&row);
             vec![
                 row.campaign,
                 row.row_number.to_string(),
+                row.destination,
                 row.sender,
                 row.reason,
-                some(row.attempted_at.map(|at| at.to_string())),
+                some(row.attempted_at.map(|at| format!("{at:.0}"))),
                 some(row.outcome),
-                row.looks.to_string(),
-                row.since.to_string(),
+                seen,
+                format!("{:.0}", row.since),
             ]
         });
-        let header = ["campaign", "row", "sender", "why", "called at", "answer", "looks", "held since"];
+        let header = ["campaign", "row", "to", "from", "why", "called at", "answer", "seen in the list", "held since"];
         output::print_table(&header, cells.collect())?;
         output::say(format_args!(
             "Decide with: crier resolve CAMPAIGN ROW… --assume-sent | --resend | --cancel --reason …"
         ));
     }
     Ok(Done::Well)
+}
+
+/// What the gateway's list showed of a row.
+fn seen(row: &HeldRow) -> String {
+    match (row.gateway_sms_id, row.looked_at) {
+        (Some(id), _) => format!("text {id}, never with a final status"),
+        (None, Some(at)) => format!("nothing in {}, the last that counts at {at:.0}", output::counted(row.looks.unsigned_abs(), "reading")),
+        (None, None) => format!("nothing in {}", output::counted(row.looks.unsigned_abs(), "reading")),
+    }
 }

@@ -1,7 +1,7 @@
 //! `crier migrate`
 
 use crate::{exit::Done, output, setup::Setup};
-use ledger::Schema;
+use ledger::{Event, Schema};
 use serde_json::json;
 
 /// Bring the ledger's schema up to date; an embedded ledger does this by itself
@@ -13,6 +13,7 @@ pub(crate) async fn run(setup: &Setup, _args: &Args) -> anyhow::Result<Done> {
     let before = ledger.schema().await?;
     if before == Schema::Behind {
         ledger.migrate().await?;
+        ledger.append_event(&Event::new("migrated", &setup.who, "brought the schema up to date"), ledger.now()).await?;
     }
     let (said, done) = match before {
         Schema::Behind => ("migrated", Done::Well),

@@ -10,6 +10,7 @@ pub(crate) mod file;
 pub(crate) mod held;
 pub(crate) mod inbox;
 pub(crate) mod ingest;
+pub(crate) mod log;
 pub(crate) mod migrate;
 pub(crate) mod plan;
 pub(crate) mod purge;

@@ -219,6 +219,20 @@ impl Bench {
         Launched { import, id, chunks: vec![chunk] }
     }
 
+    /// A campaign that says "hello" from the shop to these numbers, 500 to a chunk.
+    pub(crate) async fn campaign_in_chunks(&self, name: &str, numbers: &[u64]) -> Launched {
+        let (import, id) = self.begin(&self.new_import(name, numbers.len(), 0), 0).await;
+        let mut chunks = Vec::new();
+        for (nth, numbers) in (0u32..).zip(numbers.chunks(500)) {
+            let rows = (nth * 500 + 2..).zip(numbers).map(|(n, number)| row(import, n, *number)).collect();
+            let texts = if nth == 0 { vec![text(import, "hello")] } else { Vec::new() };
+            chunks.push(NewChunk { id: ChunkId::nth(import, nth), campaign: id, texts, rows });
+        }
+        self.ledger.append_chunks(import, &chunks, at(0)).await.unwrap();
+        self.ledger.finish_import(import, at(0)).await.unwrap();
+        Launched { import, id, chunks: chunks.iter().map(|chunk| chunk.id).collect() }
+    }
+
     pub(crate) async fn feed(&self, chunk: ChunkId, second: i64) -> bool {
         let fed = self.ledger.feed(&[chunk], REPLAY_AFTER, at(second)).await.unwrap();
         self.stepped(second).await;

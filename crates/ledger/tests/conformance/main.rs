@@ -7,6 +7,7 @@
 mod bench;
 mod claiming;
 mod consistency;
+mod deciding;
 mod feeding;
 mod loading;
 mod looking;
