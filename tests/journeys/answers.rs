@@ -41,9 +41,18 @@ fn what_happened_to_row_17() {
     assert_eq!(story["row"]["row_number"], 17);
     assert_eq!(story["row"]["destination"], "447400000015");
     let told = sent.crier.expect(0, ["show", "spring", "17"]);
-    for words in
-        ["Row 17 of spring (spring.csv) is ", "447400000015", "Text 0 of the campaign", "from", "call ", "sms_id"]
-    {
+    for words in [
+        "Row 17 of spring (spring.csv) is ",
+        "447400000015",
+        "Text 0 of the campaign",
+        "launched spring.csv, of which this is row 17",
+        "It was put into call ",
+        "with 9 others",
+        "the gateway took it",
+        "The gateway's list from ",
+        "this one is among them, as ",
+        "that is final",
+    ] {
         assert!(told.contains(words), "no {words:?} in {told}");
     }
     let failed = sent.rows("spring", "failed");
@@ -80,8 +89,16 @@ fn why_a_row_is_held_and_what_a_person_may_decide() {
 
     sent.crier.expect(0, ["resolve", "spring", &rows[0], "--assume-sent", "--reason", "she called back"]);
     sent.crier.expect(0, ["resolve", "spring", &rows[1], &rows[2], "--cancel", "--reason", "too late now"]);
-    sent.crier.expect(0, ["resolve", "spring", &rows[3], "--resend", "--reason", "he asked for it"]);
-    sent.crier.expect(1, ["resolve", "spring", &rows[0], "--resend", "--reason", "not held any more"]);
+    // He may get it twice: that is said in one line, and not done unless it is confirmed.
+    let ended = sent.crier.run(["resolve", "spring", &rows[3], "--resend", "--reason", "he asked for it"]);
+    assert_eq!((ended.code, ended.stderr.lines().count()), (Some(2), 1), "{}", ended.stderr);
+    assert!(ended.stderr.contains("the person gets it twice") && ended.stderr.contains("--confirm"), "{}", ended.stderr);
+    assert_eq!(sent.rows("spring", "held").len(), 2);
+    sent.crier.expect(0, ["resolve", "spring", &rows[3], "--resend", "--confirm", "--reason", "he asked for it"]);
+    // Whoever comes second is told who came first.
+    let second = ["--as", "Bob", "resolve", "spring", &rows[0], "--resend", "--confirm", "--reason", "not held any more"];
+    let told = sent.crier.expect(1, second);
+    assert!(told.contains("left as it is, sent: ") && told.contains("she called back"), "{told}");
     assert_eq!(sent.place.sandbox.book()["accepted"], before, "something was sent by deciding");
     sent.crier.expect(3, ["run"]);
     let after = sent.place.sandbox.book()["accepted"].as_u64();

@@ -9,6 +9,7 @@ mod harness;
 
 mod answers;
 mod bad_input;
+mod deciding;
 mod dependencies;
 mod embedded;
 mod first_steps;

@@ -159,7 +159,7 @@ fn exit_codes_tell_what_kind_of_end_it_was() {
 #[test]
 fn a_command_that_only_reads_makes_no_ledger() {
     let place = Place::new();
-    for command in ["status", "verify", "held", "results", "doctor"] {
+    for command in ["status", "verify", "held", "log", "results", "doctor"] {
         place.run(&[command]);
     }
     assert_eq!(place.names(), [""; 0]);
@@ -226,7 +226,7 @@ fn a_loaded_file_is_shown_in_every_form() {
     let undecided = place.run(&["resolve", "list", "2", "9", "--cancel", "--reason", "test"]);
     assert!(undecided.stderr.contains("the campaign list has no row 9. Nothing was decided."), "{}", undecided.stderr);
     let undecided = place.run(&["resolve", "list", "2", "--cancel", "--reason", "test"]);
-    assert_eq!((undecided.code, undecided.stdout.as_str()), (1, "row 2: is not held (any more): left as it is\n"));
+    assert_eq!((undecided.code, undecided.stdout.as_str()), (1, "row 2: left as it is: it is queued, not held\n"));
 }
 
 #[test]
