@@ -17,12 +17,18 @@ pub(crate) struct Spy {
 #[derive(Debug, Default)]
 pub(crate) struct Heard {
     pub(crate) commands: u64,
-    /// Commands that carry a number or a text of a mailing.
+    /// Commands that carry what they must not.
     pub(crate) leaks: Vec<String>,
 }
 
 impl Spy {
+    /// Hears what shows a number or a text of a mailing.
     pub(crate) fn on(redis: &Redis) -> Self {
+        Self::hearing(redis, Mailing::is_in)
+    }
+
+    /// Hears what `leaks`.
+    pub(crate) fn hearing(redis: &Redis, leaks: impl Fn(&str) -> bool + Send + 'static) -> Self {
         let url = redis.url();
         let mut stream = TcpStream::connect(url.trim_start_matches("redis://")).expect("Redis takes a connection");
         stream.write_all(b"MONITOR\r\n").expect("Redis listens");
@@ -34,7 +40,7 @@ impl Spy {
                 heard.commands += 1;
                 // What stands before the bracket is the time.
                 let command = line.split_once(']').map_or(line.as_str(), |(_, command)| command);
-                if Mailing::is_in(command) {
+                if leaks(command) {
                     heard.leaks.push(command.chars().take(200).collect());
                 }
             }

@@ -92,11 +92,16 @@ fn why_a_row_is_held_and_what_a_person_may_decide() {
     // He may get it twice: that is said in one line, and not done unless it is confirmed.
     let ended = sent.crier.run(["resolve", "spring", &rows[3], "--resend", "--reason", "he asked for it"]);
     assert_eq!((ended.code, ended.stderr.lines().count()), (Some(2), 1), "{}", ended.stderr);
-    assert!(ended.stderr.contains("the person gets it twice") && ended.stderr.contains("--confirm"), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("the person gets it twice") && ended.stderr.contains("--confirm"),
+        "{}",
+        ended.stderr
+    );
     assert_eq!(sent.rows("spring", "held").len(), 2);
     sent.crier.expect(0, ["resolve", "spring", &rows[3], "--resend", "--confirm", "--reason", "he asked for it"]);
     // Whoever comes second is told who came first.
-    let second = ["--as", "Bob", "resolve", "spring", &rows[0], "--resend", "--confirm", "--reason", "not held any more"];
+    let second =
+        ["--as", "Bob", "resolve", "spring", &rows[0], "--resend", "--confirm", "--reason", "not held any more"];
     let told = sent.crier.expect(1, second);
     assert!(told.contains("left as it is, sent: ") && told.contains("she called back"), "{told}");
     assert_eq!(sent.place.sandbox.book()["accepted"], before, "something was sent by deciding");

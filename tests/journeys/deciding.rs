@@ -68,7 +68,9 @@ fn many_held_rows_are_decided_by_range_and_at_once_and_the_log_tells_it() {
     crier.expect(1, ["log", "summer"]);
 
     let told = crier.expect(0, ["show", "spring", &held[0].to_string()]);
-    for words in ["this one is not among them", "held row sent once more, because: they asked", "this one is among them"] {
+    for words in
+        ["this one is not among them", "held row sent once more, because: they asked", "this one is among them"]
+    {
         assert!(told.contains(words), "no {words:?} in {told}");
     }
 }

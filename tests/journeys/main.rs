@@ -9,6 +9,7 @@ mod harness;
 
 mod answers;
 mod bad_input;
+mod canary;
 mod deciding;
 mod dependencies;
 mod embedded;

@@ -73,8 +73,7 @@ macro_rules! end_attempt {
 /// Tells how the absent rows of an attempt were dealt with.
 macro_rules! tell {
     ($tx:expr, $attempt:expr, $rows:expr, $kind:expr, $why:expr, $now:expr, $operation:expr) => {{
-        let event =
-            Event { attempt: Some($attempt.id), rows: Some($rows), ..Event::new($kind, "reconciler", $why) };
+        let event = Event { attempt: Some($attempt.id), rows: Some($rows), ..Event::new($kind, "reconciler", $why) };
         append_event!($tx, event, $now).during($operation)?;
     }};
 }

@@ -44,8 +44,8 @@ pub use outcomes::{Recorded, RetryPolicy};
 pub use owners::OwnerGuard;
 pub use readings::NotedReading;
 pub use reports::{
-    CampaignSummary, Check, FailureReason, HeldRow, LiveOwner, Log, LogEntry, REPORT_COLUMNS, ReportRow, Results, Story,
-    StoryAttempt, StoryEvent, StoryReading, Trouble, WaitingRows,
+    CampaignSummary, Check, FailureReason, HeldRow, LiveOwner, Log, LogEntry, REPORT_COLUMNS, ReportRow, Results,
+    Story, StoryAttempt, StoryEvent, StoryReading, Trouble, WaitingRows,
 };
 pub use retention::{Purged, Retention};
 pub use statuses::{DueDetail, PendingWindow};

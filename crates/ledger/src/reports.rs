@@ -10,9 +10,9 @@ mod story;
 mod verify;
 
 pub use health::{LiveOwner, Trouble};
-pub use rows::{REPORT_COLUMNS, ReportRow, Results};
 pub use held::HeldRow;
 pub use log::{Log, LogEntry};
+pub use rows::{REPORT_COLUMNS, ReportRow, Results};
 pub use story::{Story, StoryAttempt, StoryEvent, StoryReading};
 pub use verify::Check;
 

@@ -49,7 +49,10 @@ pub(crate) async fn run(setup: &Setup, args: &Args) -> anyhow::Result<Done> {
 fn seen(row: &HeldRow) -> String {
     match (row.gateway_sms_id, row.looked_at) {
         (Some(id), _) => format!("text {id}, never with a final status"),
-        (None, Some(at)) => format!("nothing in {}, the last that counts at {at:.0}", output::counted(row.looks.unsigned_abs(), "reading")),
+        (None, Some(at)) => format!(
+            "nothing in {}, the last that counts at {at:.0}",
+            output::counted(row.looks.unsigned_abs(), "reading")
+        ),
         (None, None) => format!("nothing in {}", output::counted(row.looks.unsigned_abs(), "reading")),
     }
 }

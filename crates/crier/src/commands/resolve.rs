@@ -89,7 +89,9 @@ pub(crate) async fn run(setup: &Setup, args: Args) -> anyhow::Result<Done> {
     let found = look_up(&ledger, campaign.id, &args.campaign, &rows).await?;
     if found.is_empty() {
         let which = if args.all { "No row".to_owned() } else { format!("None of the rows {}", listed(&rows)) };
-        return Err(Stop::failed(format!("{which} of {} is held", args.campaign)).advise("Nothing was decided.").into());
+        return Err(Stop::failed(format!("{which} of {} is held", args.campaign))
+            .advise("Nothing was decided.")
+            .into());
     }
     if !args.confirm && (args.all || verdict == Verdict::Resend) {
         return Err(unconfirmed(verdict, words, found.len()).into());
@@ -102,7 +104,9 @@ pub(crate) async fn run(setup: &Setup, args: Args) -> anyhow::Result<Done> {
     if setup.json {
         let rows = outcomes.iter().map(|(row, decided)| match decided {
             Decided::Done => json!({ "row": row, "decided": true }),
-            Decided::NotHeld { state, by } => json!({ "row": row, "decided": false, "state": state, "decided_before": by }),
+            Decided::NotHeld { state, by } => {
+                json!({ "row": row, "decided": false, "state": state, "decided_before": by })
+            }
             Decided::NotThere => json!({ "row": row, "decided": false }),
         });
         output::print_json(&rows.collect::<Vec<_>>())?;

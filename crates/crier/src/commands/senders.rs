@@ -53,7 +53,8 @@ pub(crate) async fn run(setup: &Setup, args: Args) -> anyhow::Result<Done> {
                 .add_sender(&sender)
                 .await
                 .map_err(|error| crate::setup::gateway_stop(&error, gateway.address()))?;
-            let event = Event::new("sender_asked_for", &setup.who, format!("asked the gateway for the sender id {sender}"));
+            let event =
+                Event::new("sender_asked_for", &setup.who, format!("asked the gateway for the sender id {sender}"));
             ledger.append_event(&event, ledger.now()).await?;
             if setup.json {
                 output::print_json(&json!({ "sender": sender, "message": message }))?;

@@ -78,7 +78,10 @@ fn written_as(row: &ReportRow) -> Option<String> {
     }
     let digits: String = raw.chars().filter(char::is_ascii_digit).collect();
     let lost_its_zero = |number: &str| {
-        !raw.trim_start().starts_with('+') && !digits.starts_with('0') && number.len() > digits.len() && number.ends_with(&digits)
+        !raw.trim_start().starts_with('+')
+            && !digits.starts_with('0')
+            && number.len() > digits.len()
+            && number.ends_with(&digits)
     };
     Some(match number {
         Some(number) if lost_its_zero(number) => format!("{raw} (the lost zero was put back)"),
@@ -100,7 +103,9 @@ pub(super) fn sentences(story: &Story) -> Vec<(Timestamp, String)> {
     if let (Some(checked), Some(status)) = (asked_for, &row.gateway_status) {
         told.push((checked, format!("The gateway said of it: {}.", status_in_words(status))));
     }
-    for event in &story.events {
+    // What a worker met is told with its call.
+    for event in story.events.iter().filter(|event| (event.kind.as_str(), event.who.as_str()) != ("unknown", "worker"))
+    {
         let reason = event.reason.as_ref().map(|reason| format!(", because: {reason}")).unwrap_or_default();
         told.push((event.at, format!("{}: {}{reason}.", event.who, event.detail)));
     }
@@ -115,7 +120,8 @@ pub(super) fn sentences(story: &Story) -> Vec<(Timestamp, String)> {
 /// How the row came in, and what was found right or wrong with it.
 fn launch(story: &Story) -> String {
     let row = &story.row;
-    let mut text = format!("{} launched {}, of which this is row {}", story.launched_by, story.file_name, row.row_number);
+    let mut text =
+        format!("{} launched {}, of which this is row {}", story.launched_by, story.file_name, row.row_number);
     match (row.state.is_rejected_at_loading() && row.attempts == 0, &row.reason) {
         (true, Some(reason)) => _ = write!(text, "; it was not queued but {}: {reason}.", row.state),
         (true, None) => _ = write!(text, "; it was not queued but {}.", row.state),

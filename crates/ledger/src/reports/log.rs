@@ -3,13 +3,7 @@
 //! Nothing is written for a row that goes its ordinary way; what is told of those is counted here from their calls.
 
 use super::row_state;
-use crate::{
-    Ledger, Result,
-    db::read_conn,
-    error::During,
-    outcomes::ACCEPTED,
-    time::instant,
-};
+use crate::{Ledger, Result, db::read_conn, error::During, outcomes::ACCEPTED, time::instant};
 use campaign::{CampaignId, RowState};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -137,13 +131,14 @@ impl Ledger {
             let (kind, detail) = match (state.as_str(), outcome.as_str()) {
                 ("released", why) => ("taken_back", format!("took batches back before a byte of them had left: {why}")),
                 // The gateway's own words differ from call to call.
-                ("refused", why) if why.starts_with(REFUSED) => ("refused", format!("{REFUSED}; `crier show` tells why")),
+                ("refused", why) if why.starts_with(REFUSED) => {
+                    ("refused", format!("{REFUSED}; `crier show` tells why"))
+                }
                 ("refused", why) => ("not_sent", format!("{why}: nothing was sent; queued again")),
                 (_, ACCEPTED) => ("accepted", "the gateway took what was sent".to_owned()),
                 _ => continue,
             };
-            let (first, last, times, rows) =
-                (instant(first), instant(last), times.unsigned_abs(), rows.unsigned_abs());
+            let (first, last, times, rows) = (instant(first), instant(last), times.unsigned_abs(), rows.unsigned_abs());
             told.entry((kind, detail.clone()))
                 .and_modify(|entry| {
                     entry.at = entry.at.min(first);
@@ -159,7 +154,9 @@ impl Ledger {
                     ..entry(kind, "worker", detail, first)
                 });
         }
-        entries.extend(first_sent.map(|at| entry("first_sent", "worker", "the first text went out".to_owned(), instant(at))));
+        entries.extend(
+            first_sent.map(|at| entry("first_sent", "worker", "the first text went out".to_owned(), instant(at))),
+        );
         entries.extend(told.into_values());
         Ok(())
     }
@@ -243,7 +240,18 @@ fn folded(found: Vec<Found>) -> Vec<LogEntry> {
                 open.insert(key.clone(), entries.len());
                 let (kind, who, campaign, detail, reason) = key;
                 let row_numbers = event.row_number.into_iter().collect();
-                entries.push(LogEntry { at, until: None, campaign, kind, who, detail, reason, times: 1, rows, row_numbers });
+                entries.push(LogEntry {
+                    at,
+                    until: None,
+                    campaign,
+                    kind,
+                    who,
+                    detail,
+                    reason,
+                    times: 1,
+                    rows,
+                    row_numbers,
+                });
             }
         }
     }

@@ -109,7 +109,12 @@ impl Ledger {
         let Some(row) = page.into_iter().find(|row| row.row_number == i64::from(row_number)) else { return Ok(None) };
         let attempts = self.attempts_of(campaign, id).await?;
         let (found_at, readings) = (instant_if_any(found_at), self.readings_of(id, &row, &attempts, found_at).await?);
-        let events = self.events_of(campaign, id).await?;
+        let mut events = self.events_of(campaign, id).await?;
+        // What an attempt's end did to rows that were not found is nothing that befell a row that was.
+        let befell = |event: &StoryEvent| {
+            !(matches!(event.kind.as_str(), "held" | "resent") && found_at.is_some_and(|found| found <= event.at))
+        };
+        events.retain(befell);
         let launched_at = instant(launched_at);
         Ok(Some(Story { file_name, launched_by, launched_at, row, found_at, attempts, readings, events }))
     }
@@ -195,15 +200,17 @@ impl Ledger {
             let found: Vec<(i64, Found)> = read_conn!(self, operation, |conn, dialect| {
                 let found: Vec<(i64, i64, i64, i64, Option<i64>, i64)> = sqlx::query_as(
                     "SELECT id, read_at, since, until, row_id, listed FROM readings
-                     WHERE sender = $1 AND until >= ($2 - 600000) / 1000 AND until * 1000 >= $2 + skew_ms
-                       AND since * 1000 <= $3 + skew_ms AND read_at BETWEEN $2 AND $4
-                       AND (row_id IS NULL OR row_id = $5) ORDER BY id LIMIT 50",
+                     WHERE sender = $1 AND until >= ($2 - 600000) / 1000 AND read_at BETWEEN $2 AND $4
+                       AND (row_id IS NULL OR row_id = $5)
+                       AND (read_at = $6 OR until * 1000 + 2000 >= $2 + skew_ms AND since * 1000 - 1000 <= $3 + skew_ms)
+                     ORDER BY id LIMIT 50",
                 )
                 .bind(row.sender.as_deref())
                 .bind(ms(sending_at))
                 .bind(ms(attempt.ended_at.unwrap_or(sending_at)) + 5_000)
                 .bind(until)
                 .bind(id.0)
+                .bind(found_at)
                 .fetch_all(&mut *conn)
                 .await
                 .during(operation)?;
