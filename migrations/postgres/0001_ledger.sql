@@ -101,7 +101,7 @@ CREATE UNIQUE INDEX one_open_attempt_per_recipient ON messages (sender, destinat
     WHERE sms_id IS NULL AND state IN ('sending', 'unknown', 'held', 'accepted');
 -- Rows that a person decided about without knowing: their texts may be listed yet.
 CREATE INDEX decided_unfound ON messages (sender, destination)
-    WHERE sms_id IS NULL AND attempt_id IS NOT NULL AND state IN ('sent', 'cancelled');
+    WHERE sms_id IS NULL AND attempt_id IS NOT NULL AND (state = 'sent' OR state = 'cancelled');
 CREATE INDEX held_rows ON messages (campaign_id, id) WHERE state = 'held';
 CREATE INDEX details_due ON messages (check_at) WHERE check_at IS NOT NULL;
 

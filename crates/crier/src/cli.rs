@@ -1,8 +1,8 @@
 //! The command line.
 
 use crate::commands::{
-    check, completions, config, demo, dial, doctor, held, inbox, ingest, log, migrate, plan, purge, reconciler, resolve,
-    results, run, sandbox, senders, show, status, suppress, verify, watch, worker,
+    check, completions, config, demo, dial, doctor, held, inbox, ingest, log, migrate, plan, purge, reconciler,
+    resolve, results, run, sandbox, senders, show, status, suppress, verify, watch, worker,
 };
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
