@@ -68,10 +68,12 @@ impl House {
 async fn every_row_is_in_the_ledger_in_one_state_with_its_reason() {
     let house = House::new().await;
     let mut sql = house.sql().await;
-    sqlx::query("INSERT INTO suppressions VALUES (447700900004, '', 'STOP', 'ann', 0)")
-        .execute(&mut sql)
-        .await
-        .unwrap();
+    sqlx::query(
+        "INSERT INTO suppressions (destination, reason, added_by, added_at) VALUES (447700900004, 'STOP', 'ann', 0)",
+    )
+    .execute(&mut sql)
+    .await
+    .unwrap();
     let path = house.file(
         "march.csv",
         "phone,name,text,send_at\n07700900001,Ann,Hi {{name}},\n7700900001,Ann,Hi {{name}},\n07700900002,,Hi {{name}},\n\
