@@ -97,6 +97,8 @@ CREATE UNIQUE INDEX an_sms_id_is_claimed_once ON messages (sms_id) WHERE sms_id 
 -- Two open attempts to one number from one sender can't be told apart in the gateway's list.
 CREATE UNIQUE INDEX one_open_attempt_per_recipient ON messages (sender, destination)
     WHERE sms_id IS NULL AND (state = 'sending' OR state = 'unknown' OR state = 'held' OR state = 'accepted');
+-- Who got which text when: what a plan asks about the people of a file.
+CREATE INDEX texts_of_a_number ON messages (destination, attempted_at) WHERE attempted_at IS NOT NULL;
 CREATE INDEX details_due ON messages (check_at) WHERE check_at IS NOT NULL;
 
 CREATE TABLE owners (

@@ -12,4 +12,5 @@ mod bad_input;
 mod dependencies;
 mod embedded;
 mod first_steps;
+mod launching;
 mod production;

@@ -8,8 +8,10 @@
 
 pub mod batch;
 pub mod budget;
+pub mod forecast;
 pub mod id;
 pub mod matching;
+pub mod money;
 pub mod msisdn;
 pub mod outcome;
 pub mod resolve;
@@ -21,6 +23,7 @@ pub mod text;
 pub mod token;
 
 pub use id::{AttemptId, CampaignId, ChunkId, ImportId, OwnerId, RowId, SmsId, TextId};
+pub use money::{Money, Prices};
 pub use msisdn::{Msisdn, Region};
 pub use outcome::Outcome;
 pub use sender::SenderId;

@@ -2,7 +2,7 @@
 
 use campaign::{
     template::{MissingValue, Template, TemplateError},
-    text::TextStats,
+    text::{Encoding, TextStats},
 };
 use std::{
     collections::{HashMap, VecDeque},
@@ -22,6 +22,8 @@ pub(crate) struct Text {
     pub(crate) first_row: u32,
     pub(crate) body: Arc<str>,
     pub(crate) stats: TextStats,
+    /// What the characters that force UCS-2 cost.
+    pub(crate) extra_segments: u32,
     brought: AtomicBool,
 }
 
@@ -119,8 +121,12 @@ impl Texts {
         {
             self.known.remove(&oldest);
         }
-        let body: Arc<str> = body.into();
-        let text = Arc::new(Text { first_row: row, body: Arc::clone(&body), stats, brought: AtomicBool::new(false) });
+        let extra_segments = match stats.encoding {
+            Encoding::Gsm7 => 0,
+            Encoding::Ucs2 => TextStats::extra_segments(body),
+        };
+        let (body, brought): (Arc<str>, _) = (body.into(), AtomicBool::new(false));
+        let text = Arc::new(Text { first_row: row, body: Arc::clone(&body), stats, extra_segments, brought });
         self.known.insert(Arc::clone(&body), Arc::clone(&text));
         self.order.push_back(body);
         self.distinct += 1;

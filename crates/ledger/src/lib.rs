@@ -17,6 +17,7 @@ mod feed;
 mod imports;
 mod listing;
 mod outcomes;
+mod overlap;
 mod owners;
 mod reports;
 mod statuses;
@@ -35,6 +36,7 @@ pub use feed::{Backlog, Waiting};
 pub use imports::{Encoding, ImportStart, NewCampaign, NewChunk, NewImport, NewRow, NewText, Totals};
 pub use listing::{Applied, Delivery, ListedText};
 pub use outcomes::{Recorded, RetryPolicy};
+pub use overlap::{QueuedWork, Recipient, Texted};
 pub use owners::OwnerGuard;
 pub use reports::{
     CampaignSummary, Check, FailureReason, HeldRow, LiveOwner, REPORT_COLUMNS, ReportRow, Results, Story, StoryAttempt,

@@ -10,6 +10,7 @@ mod consistency;
 mod feeding;
 mod loading;
 mod looking;
+mod overlapping;
 mod owning;
 mod races;
 mod recording;
