@@ -7,12 +7,12 @@ use std::{fmt, str::FromStr};
 const PART: usize = 4;
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 /// A part that was not known when the plan was made, and that anything agrees with.
-const UNKNOWN: &str = "----";
+const UNKNOWN: &str = "0";
 
 /// What a plan promised, as `f3a1-09c2-77d0-1b2e-4c5d`: a digest for each thing that may change, so that what changed can
 /// be named wherever the id turns up.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PlanId([String; 5]);
+pub struct PlanId(Box<[String; 5]>);
 
 /// What stands for what, in order.
 const MEANINGS: [&str; 5] = [
@@ -31,13 +31,13 @@ pub struct NoPlanId(String);
 impl PlanId {
     /// From what each part stands for; `None` is not known.
     pub(crate) fn of(parts: [Option<&str>; 5]) -> Self {
-        Self(parts.map(|part| part.map_or_else(|| UNKNOWN.to_owned(), digest)))
+        Self(Box::new(parts.map(|part| part.map_or_else(|| UNKNOWN.to_owned(), digest))))
     }
 
     /// What a later plan promises otherwise, in words.
     pub fn changes(&self, now: &Self) -> Vec<&'static str> {
         let same = |a: &String, b: &String| a == b || a == UNKNOWN || b == UNKNOWN;
-        let parts = self.0.iter().zip(&now.0).zip(MEANINGS);
+        let parts = self.0.iter().zip(now.0.iter()).zip(MEANINGS);
         parts.filter(|((then, now), _)| !same(then, now)).map(|(_, meaning)| meaning).collect()
     }
 }
@@ -49,7 +49,7 @@ fn digest(part: &str) -> String {
 
 impl fmt::Display for PlanId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.join("-").replace(UNKNOWN, "0"))
+        f.write_str(&self.0.join("-"))
     }
 }
 
@@ -59,12 +59,9 @@ impl FromStr for PlanId {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let wrong = || NoPlanId(text.to_owned());
         let parts: Vec<String> = text.trim().to_lowercase().split('-').map(str::to_owned).collect();
-        let parts: [String; 5] = parts.try_into().map_err(|_| wrong())?;
+        let parts: Box<[String; 5]> = parts.try_into().map_err(|_| wrong())?;
         let fine = |part: &String| part.len() == PART && part.bytes().all(|b| ALPHABET.contains(&b));
-        if !parts.iter().all(|part| part == "0" || fine(part)) {
-            return Err(wrong());
-        }
-        Ok(Self(parts.map(|part| if part == "0" { UNKNOWN.to_owned() } else { part })))
+        if parts.iter().all(|part| part == UNKNOWN || fine(part)) { Ok(Self(parts)) } else { Err(wrong()) }
     }
 }
 
