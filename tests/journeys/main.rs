@@ -14,3 +14,4 @@ mod embedded;
 mod first_steps;
 mod launching;
 mod production;
+mod templates;
