@@ -106,6 +106,8 @@ CREATE UNIQUE INDEX one_open_attempt_per_recipient ON messages (sender, destinat
 CREATE INDEX decided_unfound ON messages (sender, destination)
     WHERE sms_id IS NULL AND attempt_id IS NOT NULL AND (state = 'sent' OR state = 'cancelled');
 CREATE INDEX held_rows ON messages (campaign_id, id) WHERE state = 'held';
+-- Who got which text when: what a plan asks about the people of a file.
+CREATE INDEX texts_of_a_number ON messages (destination, attempted_at) WHERE attempted_at IS NOT NULL;
 CREATE INDEX details_due ON messages (check_at) WHERE check_at IS NOT NULL;
 
 CREATE TABLE owners (

@@ -14,5 +14,7 @@ mod deciding;
 mod dependencies;
 mod embedded;
 mod first_steps;
+mod launching;
 mod people;
 mod production;
+mod templates;

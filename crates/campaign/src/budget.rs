@@ -51,6 +51,11 @@ impl Limits {
     fn reserve(self) -> i64 {
         i64::from(self.limit) / 100
     }
+
+    /// Calls of each window that are for sending and for statuses.
+    pub fn for_sending(self) -> i64 {
+        i64::from(self.limit) - self.reserve()
+    }
 }
 
 /// Within this time after it was told to come back, a class is expected to; nobody below it is served before.

@@ -8,9 +8,11 @@
 
 pub mod batch;
 pub mod budget;
+pub mod forecast;
 pub mod id;
 pub mod keyword;
 pub mod matching;
+pub mod money;
 pub mod msisdn;
 pub mod outcome;
 pub mod resolve;
@@ -23,6 +25,7 @@ pub mod token;
 
 pub use id::{AttemptId, CampaignId, ChunkId, ImportId, OwnerId, RowId, SmsId, TextId};
 pub use keyword::Keyword;
+pub use money::{Money, Prices};
 pub use msisdn::{Msisdn, Region};
 pub use outcome::Outcome;
 pub use sender::SenderId;

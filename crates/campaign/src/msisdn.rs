@@ -186,6 +186,13 @@ impl Msisdn {
         Masked(self)
     }
 
+    /// The country code of the number: what stands after the `+`.
+    pub fn country_code(self) -> String {
+        let mut digits = self.0.to_string();
+        digits.truncate(calling_code_len(&digits));
+        digits
+    }
+
     /// The country of the number; of several that share a code the main one, of a global service none.
     pub fn region(self) -> Option<Region> {
         let number = PHONE_NUMBER_UTIL.parse(format!("+{}", self.0), None).ok()?;

@@ -1,17 +1,22 @@
-//! Templates: a text with `{{column}}` where a row's own values go.
+//! Templates: a text with `{{column}}` where a row's own values go, through filters where it says so.
 //!
-//! A text never goes out with a hole in it: braces that don't pair are refused before anything is queued, and a row
-//! without a value is refused instead of being sent with a blank.
+//! A text never goes out with a hole in it: braces that don't pair and filters that there are not are refused before
+//! anything is queued, and a row without a value is refused instead of being sent with a blank, unless the template says
+//! what stands in for it. A value is inserted as it is: braces in it mean nothing.
 
+mod filter;
+
+use filter::Filter;
 use std::{borrow::Cow, fmt};
 
 /// A text, with the columns that fill it.
 ///
 /// ```
 /// use campaign::template::Template;
-/// let template = Template::parse("Hello {{First Name}}!")?;
-/// let text = template.render(|column| (column == "firstname").then_some("Ada")).unwrap();
+/// let template = Template::parse("Hello {{Full Name | first_name | default(\"there\")}}!")?;
+/// let text = template.render(|column| (column == "fullname").then_some("Dr Ada Lovelace")).unwrap();
 /// assert_eq!(text, "Hello Ada!");
+/// assert_eq!(template.render(|_| None).unwrap(), "Hello there!");
 /// # Ok::<(), campaign::template::TemplateError>(())
 /// ```
 #[derive(Clone, PartialEq, Eq)]
@@ -31,6 +36,8 @@ struct Column {
     name: String,
     /// As compared with the headers.
     key: String,
+    /// Applied in this order.
+    filters: Vec<Filter>,
 }
 
 /// Why a text is no template. Positions count characters from 1.
@@ -62,20 +69,57 @@ pub enum TemplateError {
         /// Of the brace.
         at: usize,
     },
-    /// `{{column | filter}}`.
-    #[error("there is a | at character {at}: filters are not supported, write {{{{column}}}} alone")]
-    Filter {
+    /// `{{column |}}`.
+    #[error("the | at character {at} has no filter after it; {}", filter::ALL)]
+    NoFilter {
         /// Of the `|`.
+        at: usize,
+    },
+    /// `{{column | frist_name}}`.
+    #[error("there is no filter {name:?} (at character {at}); {}", filter::ALL)]
+    UnknownFilter {
+        /// As written.
+        name: String,
+        /// Of its first letter.
+        at: usize,
+    },
+    /// `{{column | default}}`, `{{column | default(you)}}`, `{{column | default(“you”)}}`.
+    #[error("the filter at character {at} needs its text in straight quotes: default(\"there\")")]
+    NoDefault {
+        /// Of the filter's first letter.
+        at: usize,
+    },
+    /// `{{column | upper("x")}}`, `{{column | upper lower}}`.
+    #[error("the {found:?} at character {at} does not belong there; a filter is followed by | or }}}}")]
+    AfterFilter {
+        /// The character.
+        found: char,
+        /// Of the character.
+        at: usize,
+    },
+    /// `{{column | default("you)}}`.
+    #[error("the quotation mark at character {at} is never closed")]
+    OpenQuote {
+        /// Of the mark.
         at: usize,
     },
 }
 
-/// A row has nothing for a column of the text; an empty or blank value counts as nothing.
+/// A row has nothing for a column of the text, and the text says nothing that stands in for it.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-#[error("the text needs a value for {{{{{column}}}}} and the row has none")]
-pub struct MissingValue {
-    /// The column as the template spells it.
-    pub column: String,
+pub enum MissingValue {
+    /// An empty or blank value counts as nothing.
+    #[error("the text needs a value for {{{{{column}}}}} and the row has none")]
+    Blank {
+        /// The column as the template spells it.
+        column: String,
+    },
+    /// The value has no word that [`Template`]'s `first_name` takes for one.
+    #[error("the text needs a first name out of {{{{{column}}}}} and the row's value has none in it")]
+    NoFirstName {
+        /// The column as the template spells it.
+        column: String,
+    },
 }
 
 /// The form in which column names are compared: case, spaces and underscores make no difference.
@@ -116,14 +160,23 @@ impl Template {
     pub fn render<'v>(&self, value: impl Fn(&str) -> Option<&'v str>) -> Result<String, MissingValue> {
         let mut text = String::new();
         for piece in &self.pieces {
-            text.push_str(match piece {
-                Piece::Literal(literal) => literal,
-                Piece::Column(column) => value(&column.key)
-                    .filter(|value| !value.trim().is_empty())
-                    .ok_or_else(|| MissingValue { column: column.name.clone() })?,
-            });
+            match piece {
+                Piece::Literal(literal) => text.push_str(literal),
+                Piece::Column(column) => text.push_str(&column.fill(value(&column.key))?),
+            }
         }
         Ok(text)
+    }
+}
+
+impl Column {
+    fn fill<'v>(&'v self, value: Option<&'v str>) -> Result<Cow<'v, str>, MissingValue> {
+        let given = value.filter(|value| !value.trim().is_empty()).map(Cow::Borrowed);
+        let was_given = given.is_some();
+        self.filters.iter().fold(given, |value, filter| filter.apply(value)).ok_or_else(|| {
+            let column = self.name.clone();
+            if was_given { MissingValue::NoFirstName { column } } else { MissingValue::Blank { column } }
+        })
     }
 }
 
@@ -160,7 +213,7 @@ impl Reader<'_> {
             return Ok(None);
         }
         if let Some(inside) = rest.strip_prefix("{{") {
-            let len = inside.find("}}").ok_or_else(|| TemplateError::Unclosed { at: self.character(self.at) })?;
+            let len = self.end(self.at + 2, inside)?;
             let column = self.placeholder(self.at + 2, &inside[..len])?;
             self.at += 2 + len + 2;
             return Ok(Some(Piece::Column(column)));
@@ -173,22 +226,41 @@ impl Reader<'_> {
         Ok(Some(Piece::Literal(literal.to_owned())))
     }
 
+    /// Where the `}}` is that ends what begins at byte `start`. One in the quotes of a filter ends nothing.
+    fn end(&self, start: usize, inside: &str) -> Result<usize, TemplateError> {
+        let mut filters = false;
+        let mut quote: Option<(char, usize)> = None;
+        let mut escaped = false;
+        for (at, c) in inside.char_indices() {
+            match quote {
+                Some(_) if escaped => escaped = false,
+                Some(_) if c == '\\' => escaped = true,
+                Some((mark, _)) if c == mark => quote = None,
+                Some(_) => {}
+                None if inside[at..].starts_with("}}") => return Ok(at),
+                None if filters && matches!(c, '"' | '\'') => quote = Some((c, at)),
+                None => filters |= c == '|',
+            }
+        }
+        Err(match quote {
+            Some((_, at)) => TemplateError::OpenQuote { at: self.character(start + at) },
+            None => TemplateError::Unclosed { at: self.character(start - 2) },
+        })
+    }
+
     /// What stands between `{{` and `}}`, starting at byte `start`.
     fn placeholder(&self, start: usize, inside: &str) -> Result<Column, TemplateError> {
+        let written = inside.split('|').next().unwrap_or(inside);
         // The first of them is the one to name: in `{{a {{b}}` it is the second pair that is wrong.
-        if let Some((offset, found)) = inside.char_indices().find(|(_, c)| matches!(c, '{' | '}' | '|')) {
-            let at = self.character(start + offset);
-            return Err(if found == '|' {
-                TemplateError::Filter { at }
-            } else {
-                TemplateError::Brace { brace: found, at }
-            });
+        if let Some((offset, brace)) = written.char_indices().find(|(_, c)| matches!(c, '{' | '}')) {
+            return Err(TemplateError::Brace { brace, at: self.character(start + offset) });
         }
-        let (name, key) = (inside.trim().to_owned(), header_key(inside));
+        let (name, key) = (written.trim().to_owned(), header_key(written));
         if key.is_empty() {
             return Err(TemplateError::Nameless { at: self.character(start - 2) });
         }
-        Ok(Column { name, key })
+        let filters = filter::parse(&inside[written.len()..], |offset| self.character(start + written.len() + offset))?;
+        Ok(Column { name, key, filters })
     }
 
     fn character(&self, byte: usize) -> usize {
@@ -224,7 +296,7 @@ mod tests {
 
     #[test]
     fn a_missing_or_blank_value_is_named_as_the_template_spells_it() {
-        let missing = MissingValue { column: "First_Name".to_owned() };
+        let missing = MissingValue::Blank { column: "First_Name".to_owned() };
         assert_eq!(render("Hi {{ First_Name }}", &[]), Err(missing.clone()));
         assert_eq!(render("Hi {{ First_Name }}", &[("firstname", "")]), Err(missing.clone()));
         assert_eq!(render("Hi {{ First_Name }}", &[("firstname", " \u{a0} ")]), Err(missing.clone()));
@@ -234,7 +306,10 @@ mod tests {
 
     #[test]
     fn mistakes_are_shown_at_their_character() {
-        use TemplateError::{Brace, Filter, Nameless, Unclosed, Unopened};
+        use TemplateError::{
+            AfterFilter, Brace, Nameless, NoDefault, NoFilter, OpenQuote, Unclosed, UnknownFilter, Unopened,
+        };
+        let unknown = |name: &str, at| UnknownFilter { name: name.to_owned(), at };
         let table = [
             ("né {{name", Unclosed { at: 4 }),
             ("{{", Unclosed { at: 1 }),
@@ -246,12 +321,50 @@ mod tests {
             ("{{a {{b}}", Brace { brace: '{', at: 5 }),
             ("{{{a}}}", Brace { brace: '{', at: 3 }),
             ("{{a}b}}", Brace { brace: '}', at: 4 }),
-            ("{{ a | default(\"you\") }}", Filter { at: 6 }),
+            ("é{{ a | }}", NoFilter { at: 7 }),
+            ("{{ a || upper }}", NoFilter { at: 6 }),
+            ("{{ a | frist_name }}", unknown("frist_name", 8)),
+            ("{{ a | upper | lower(1) }}", unknown("lower", 16)),
+            ("{{ a | 2nd }}", unknown("2nd", 8)),
+            ("{{ a | ? }}", unknown("?", 8)),
+            ("{{ a | default }}", NoDefault { at: 8 }),
+            ("{{ a | default(you) }}", NoDefault { at: 8 }),
+            ("{{ a | default(“you”) }}", NoDefault { at: 8 }),
+            ("{{ a | default(\"you\" }}", NoDefault { at: 8 }),
+            ("{{ a | default(\"you) }}", OpenQuote { at: 16 }),
+            ("{{ a | upper(\"x\") }}", AfterFilter { found: '(', at: 13 }),
+            ("{{ a | upper first_name }}", AfterFilter { found: 'f', at: 14 }),
+            ("{{ a | upper { }}", AfterFilter { found: '{', at: 14 }),
+            ("{{ a | upper", Unclosed { at: 1 }),
         ];
         for (text, error) in table {
             assert_eq!(Template::parse(text).unwrap_err(), error, "{text:?}");
         }
         assert_eq!(Template::parse("Hi {{name").unwrap_err().to_string(), "the {{ at character 4 has no }} after it");
+    }
+
+    #[test]
+    fn filters_are_applied_in_order() {
+        let name = [("name", "ada lovelace"), ("blank", " ")];
+        for (template, text) in [
+            ("{{name | first_name}}", "Ada"),
+            ("{{name|first_name|upper}}", "ADA"),
+            ("{{ name | upper }}", "ADA LOVELACE"),
+            ("{{name | default(\"there\")}}", "ada lovelace"),
+            ("{{blank | default(\"there\")}}", "there"),
+            ("{{blank | first_name | default('there') | upper}}", "THERE"),
+            ("{{blank | default(\"ada king\") | first_name}}", "Ada"),
+            ("{{blank | default(\"\")}}!", "!"),
+            (r#"{{blank | default("say \"}} | {{\" \\ it's")}}"#, r#"say "}} | {{" \ it's"#),
+        ] {
+            assert_eq!(render(template, &name).as_deref(), Ok(text), "{template}");
+        }
+        let none = render("{{name | first_name}}", &[("name", "Dr.")]).unwrap_err();
+        assert_eq!(none, MissingValue::NoFirstName { column: "name".to_owned() });
+        assert_eq!(none.to_string(), "the text needs a first name out of {{name}} and the row's value has none in it");
+        let unknown = Template::parse("{{a | lower}}").unwrap_err().to_string();
+        assert!(unknown.starts_with("there is no filter \"lower\" (at character 7); "), "{unknown}");
+        assert!(unknown.contains("first_name, upper and default"), "{unknown}");
     }
 
     #[test]
@@ -284,14 +397,41 @@ mod tests {
         }
 
         #[test]
-        fn any_text_parses_or_is_refused_at_a_character_of_it(text in "[{}|a é]{0,20}") {
-            use TemplateError::{Brace, Filter, Nameless, Unclosed, Unopened};
+        fn a_value_is_inserted_as_it_is(value in "[{}|a-c\"' ]{0,20}.{0,9}", stand_in in "[^\"\\\\]{0,20}") {
+            let column = Template::parse("<{{a}}>").unwrap();
+            let rendered = column.render(|_| Some(&value));
+            if value.trim().is_empty() {
+                prop_assert!(rendered.is_err());
+            } else {
+                prop_assert_eq!(rendered.unwrap(), format!("<{value}>"));
+            }
+            let default = Template::parse(&format!("<{{{{a | default(\"{stand_in}\")}}}}>")).unwrap();
+            prop_assert_eq!(default.render(|_| None).unwrap(), format!("<{stand_in}>"));
+        }
+
+        #[test]
+        fn rendering_never_panics(
+            filters in prop::collection::vec(prop::sample::select(vec!["upper", "first_name", "default(\"x, y\")"]), 0..5),
+            value in ".{0,30}",
+        ) {
+            let template: String = ["{{a".to_owned()].into_iter().chain(filters.iter().map(|f| format!(" | {f}"))).collect();
+            let rendered = Template::parse(&(template + "}}")).unwrap().render(|_| Some(&value));
+            if filters.is_empty() && !value.trim().is_empty() {
+                prop_assert_eq!(rendered.unwrap(), value);
+            }
+        }
+
+        #[test]
+        fn any_text_parses_or_is_refused_at_a_character_of_it(text in "[{}|a é\"]{0,20}|.{0,20}|\\{\\{a\\|[adefultx\"()|}]{0,15}") {
+            use TemplateError::{
+                AfterFilter, Brace, Nameless, NoDefault, NoFilter, OpenQuote, Unclosed, UnknownFilter, Unopened,
+            };
             match Template::parse(&text) {
-                Ok(template) => prop_assert!(template.render(|_| Some("x")).is_ok()),
-                Err(Unclosed { at } | Unopened { at } | Nameless { at } | Brace { at, .. } | Filter { at }) => {
-                    let found = text.chars().nth(at - 1);
-                    prop_assert!(matches!(found, Some('{' | '}' | '|')), "{at}: {found:?}");
-                }
+                Ok(template) => _ = template.render(|_| Some("x")),
+                Err(
+                    Unclosed { at } | Unopened { at } | Nameless { at } | Brace { at, .. } | NoFilter { at }
+                    | UnknownFilter { at, .. } | NoDefault { at } | AfterFilter { at, .. } | OpenQuote { at },
+                ) => prop_assert!((1..=text.chars().count()).contains(&at), "{at} of {text:?}"),
             }
         }
     }

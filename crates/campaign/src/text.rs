@@ -93,6 +93,17 @@ impl TextStats {
     /// Source: 3GPP TS 23.038 (alphabets), 23.040 §9.2.3.24.1 (joined texts).
     pub fn of(text: &str) -> Self {
         let encoding = if text.chars().all(is_gsm7) { Encoding::Gsm7 } else { Encoding::Ucs2 };
+        Self::in_encoding(text, encoding)
+    }
+
+    /// Segments that the text takes over those that it would take if each character that forces UCS-2 were replaced by a
+    /// plain one: what these characters cost.
+    pub fn extra_segments(text: &str) -> u32 {
+        let replaced = Self::in_encoding(text, Encoding::Gsm7);
+        Self::of(text).segments.saturating_sub(replaced.segments)
+    }
+
+    fn in_encoding(text: &str, encoding: Encoding) -> Self {
         let (mut units, mut joined, mut used) = (0_u32, 0_u32, encoding.units_joined());
         for c in text.chars() {
             let width = encoding.units_of(c);
@@ -202,6 +213,14 @@ mod tests {
     fn the_characters_to_blame_are_named_once_and_in_order() {
         assert_eq!(forcing_ucs2("It’s “ready” – isn’t it? 😀"), ['’', '“', '”', '–', '😀']);
         assert!(forcing_ucs2("plain [€]").is_empty());
+    }
+
+    #[test]
+    fn the_characters_to_blame_cost_what_a_plain_one_would_save() {
+        assert_eq!(TextStats::extra_segments(&("’".to_owned() + &"a".repeat(100))), 1);
+        assert_eq!(TextStats::extra_segments("It’s"), 0);
+        assert_eq!(TextStats::extra_segments(&"a".repeat(500)), 0);
+        assert_eq!(TextStats::extra_segments(&("😀".to_owned() + &"a".repeat(300))), 3);
     }
 
     #[test]

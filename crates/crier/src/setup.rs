@@ -37,15 +37,25 @@ impl Setup {
 
     /// The ledger of a command that only reads: none is made where none is.
     pub(crate) async fn ledger_to_read(&self) -> anyhow::Result<Ledger> {
+        match self.ledger_if_any().await? {
+            Some(ledger) => Ok(ledger),
+            None => {
+                let what = format!("there is no ledger at {}", self.ledger_name());
+                let advice = "`crier run FILE` makes one; ledger.url says where.";
+                Err(Stop::dependency(what).advise(advice).into())
+            }
+        }
+    }
+
+    /// The ledger, unless it is an embedded one that was never made.
+    pub(crate) async fn ledger_if_any(&self) -> anyhow::Result<Option<Ledger>> {
         if let Some(path) = self.settings.ledger_url.expose_secret().strip_prefix("sqlite:") {
             let path = path.strip_prefix("//").unwrap_or(path);
             if !Path::new(path).exists() {
-                let what = format!("there is no ledger at {}", self.ledger_name());
-                let advice = "`crier run FILE` makes one; ledger.url says where.";
-                return Err(Stop::dependency(what).advise(advice).into());
+                return Ok(None);
             }
         }
-        self.ledger().await
+        self.ledger().await.map(Some)
     }
 
     /// Waits; breaks when asked to stop.

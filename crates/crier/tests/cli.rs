@@ -168,10 +168,12 @@ fn a_command_that_only_reads_makes_no_ledger() {
 #[test]
 fn checking_and_planning_touch_nothing() {
     let place = Place::with(&[("list.csv", NUMBERS)]);
-    let plan = place.run(&["plan", "list.csv", "--set", "plan.price_per_segment=0.5"]);
-    assert!(plan.stdout.contains("cost: 1.00 GBP for 2 segments"), "{}", plan.stdout);
+    let plan = place.run(&["plan", "list.csv", "--set", "plan.prices.44=0.5"]);
+    assert!(plan.stdout.contains("cost: 1.00 GBP for 2 segments (44: 2 × 0.50)"), "{}", plan.stdout);
+    assert!(plan.stdout.contains("queued already: nothing"), "{}", plan.stdout);
     let json: serde_json::Value = serde_json::from_str(&place.run(&["plan", "list.csv", "--json"]).stdout).unwrap();
-    assert_eq!((json["plan"]["send_calls"].as_u64(), json["plan"]["cost"].as_f64()), (Some(2), None));
+    assert_eq!((json["plan"]["calls"]["single"].as_u64(), json["plan"]["calls"]["list"].as_u64()), (Some(2), Some(1)));
+    assert_eq!(json["plan"]["cost"]["unpriced"][0]["country_code"], "+44");
     assert_eq!(place.names(), ["list.csv"]);
 }
 

@@ -8,7 +8,7 @@ use crate::{
     preview::{Counter, Preview},
     records::Records,
     refusal::Refusal,
-    row::Assessor,
+    row::{Assessor, Row},
     source::file_name,
 };
 use campaign::SenderId;
@@ -25,6 +25,8 @@ pub struct Checks {
     pub now: Timestamp,
     /// The approved senders; `None` when they are not known.
     pub approved: Option<HashSet<SenderId>>,
+    /// A sender that is not approved is left to the caller, who shows it, instead of refusing the file.
+    pub shows_unapproved: bool,
     /// The name of the file for people, where it is not the path's own.
     pub file_name: Option<String>,
     /// What holds where neither the flags nor `NAME.toml` say otherwise.
@@ -36,7 +38,14 @@ pub struct Checks {
 impl Checks {
     /// Against the clock alone.
     pub fn at(now: Timestamp) -> Self {
-        Self { now, approved: None, file_name: None, fallback: Options::default(), samples_max: 10 }
+        Self {
+            now,
+            approved: None,
+            shows_unapproved: false,
+            file_name: None,
+            fallback: Options::default(),
+            samples_max: 10,
+        }
     }
 }
 
@@ -47,10 +56,21 @@ impl Checks {
 /// # Errors
 /// A [`Refusal`] spoils the whole file; a row that can't be sent is counted.
 pub fn check(path: &Path, flags: &Options, checks: &Checks) -> Result<Preview, Refusal> {
+    check_each(path, flags, checks, drop)
+}
+
+/// The same; `each` gets every row in the file's order.
+pub(crate) fn check_each(
+    path: &Path,
+    flags: &Options,
+    checks: &Checks,
+    mut each: impl FnMut(Row),
+) -> Result<Preview, Refusal> {
     let file_name = checks.file_name.clone().unwrap_or_else(|| file_name(path));
     let beside = Options::beside(path)?.unwrap_or_default();
     let options = flags.clone().or(beside).or(checks.fallback.clone());
-    let mut opened = Opened::new(path, &file_name, &options, checks.approved.clone(), checks.now)?;
+    let approved = checks.approved.clone().filter(|_| !checks.shows_unapproved);
+    let mut opened = Opened::new(path, &file_name, &options, approved, checks.now)?;
     let mut counter = Counter::new(
         Preview {
             sha256: String::new(),
@@ -70,6 +90,8 @@ pub fn check(path: &Path, flags: &Options, checks: &Checks) -> Result<Preview, R
             segments: 0,
             ucs2_segments: 0,
             forcing_ucs2: Default::default(),
+            ucs2_extra_segments: 0,
+            forcing_ucs2_extra: Default::default(),
             senders: Default::default(),
             campaigns: Vec::new(),
             scheduled: None,
@@ -83,7 +105,9 @@ pub fn check(path: &Path, flags: &Options, checks: &Checks) -> Result<Preview, R
         checks.now,
     );
     while let Some((number, record)) = opened.records.next()? {
-        counter.count(&opened.assessor.assess(number, record)?);
+        let row = opened.assessor.assess(number, record)?;
+        counter.count(&row);
+        each(row);
     }
     if counter.preview.rows == 0 {
         return Err(Refusal::HeaderOnly { file: counter.preview.file_name });

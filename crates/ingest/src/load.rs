@@ -29,9 +29,9 @@ use tokio::{sync::mpsc, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 /// Rows that wait for others of their text.
-const BUFFERED_ROWS_MAX: usize = 8_000;
+pub(crate) const BUFFERED_ROWS_MAX: usize = 8_000;
 /// Rows of one transaction, about. Up to four such blocks are in memory.
-const ROWS_PER_APPEND: usize = 2_000;
+pub(crate) const ROWS_PER_APPEND: usize = 2_000;
 /// Times a call is made again at once because another transaction won.
 const CONFLICTS_MAX: u32 = 20;
 
@@ -335,7 +335,17 @@ struct ReadThrough {
 }
 
 /// What rows of one chunk should share: sender, text (by its first row), time.
-type Shared = (Option<Arc<SenderId>>, u32, Option<Timestamp>);
+pub(crate) type Shared = (Option<Arc<SenderId>>, u32, Option<Timestamp>);
+
+/// Where the chunker puts a row: with those of its campaign that are sent, or that are not; and by what they share.
+pub(crate) fn place(row: &Row) -> ((u16, bool), Shared) {
+    let sendable = row.verdict.is_placed_with_sendable();
+    let shared = match &row.text {
+        Some(text) if sendable => (row.sender.clone(), text.first_row, row.send_at),
+        _ => (None, 0, None),
+    };
+    ((row.campaign, !sendable), shared)
+}
 
 /// The blocking half: file → chunks.
 struct Reader {
@@ -365,12 +375,8 @@ impl Reader {
                 rejects_problem =
                     rejects.write(number, record, reject.code, &reject.reason).err().map(|error| error.to_string());
             }
-            let sendable = row.verdict.is_placed_with_sendable();
-            let shared: Shared = match &row.text {
-                Some(text) if sendable => (row.sender.clone(), text.first_row, row.send_at),
-                _ => (None, 0, None),
-            };
-            if let Some(((campaign, _), rows)) = chunker.push((row.campaign, !sendable), shared, row) {
+            let (group, shared) = place(&row);
+            if let Some(((campaign, _), rows)) = chunker.push(group, shared, row) {
                 block.add(campaign, rows, blocks)?;
             }
         }

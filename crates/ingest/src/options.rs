@@ -6,7 +6,7 @@ use crate::{
     source::{file_name, open_regular},
     times::Times,
 };
-use campaign::{Region, SenderId, template::Template};
+use campaign::{Money, Region, SenderId, template::Template};
 use serde::{Deserialize, Serialize};
 use std::{io::Read, path::Path};
 
@@ -49,9 +49,20 @@ pub struct Options {
     /// Encoding of a file that is not Unicode, as `windows-1252`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encoding: Option<String>,
+    /// The file is refused if it costs more than this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_cost: Option<Money>,
+    /// The file is refused unless what this plan promised still holds; see [`PlanId`](crate::PlanId).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub require_plan: Option<String>,
 }
 
 impl Options {
+    /// Whether the file is launched on conditions that a survey must show to hold.
+    pub fn has_conditions(&self) -> bool {
+        self.max_cost.is_some() || self.require_plan.is_some()
+    }
+
     /// Reads `NAME.toml` beside `NAME.csv`; `None` if there is none.
     pub fn beside(path: &Path) -> Result<Option<Self>, Refusal> {
         let path = path.with_extension("toml");
@@ -84,6 +95,8 @@ impl Options {
             priority: self.priority.or(other.priority),
             max_segments: self.max_segments.or(other.max_segments),
             encoding: self.encoding.or(other.encoding),
+            max_cost: self.max_cost.or(other.max_cost),
+            require_plan: self.require_plan.or(other.require_plan),
         }
     }
 

@@ -48,6 +48,10 @@ pub struct Preview {
     pub ucs2_segments: u64,
     /// The characters that force UCS-2, each with the sendable rows that have it; the first 50.
     pub forcing_ucs2: BTreeMap<char, u64>,
+    /// Segments that these characters cost: what would be saved if a plain one stood for each.
+    pub ucs2_extra_segments: u64,
+    /// The same by character: the extra segments of the rows that have it.
+    pub forcing_ucs2_extra: BTreeMap<char, u64>,
     /// Sendable rows by sender; the first 100 senders.
     pub senders: BTreeMap<String, u64>,
     /// The campaigns, in order of first use.
@@ -164,9 +168,12 @@ impl Counter {
                 Encoding::Ucs2 => {
                     preview.ucs2 += 1;
                     preview.ucs2_segments += u64::from(text.stats.segments);
+                    let extra = u64::from(text.extra_segments);
+                    preview.ucs2_extra_segments += extra;
                     for c in forcing_ucs2(&text.body) {
                         if preview.forcing_ucs2.len() < FORCING_MAX || preview.forcing_ucs2.contains_key(&c) {
                             *preview.forcing_ucs2.entry(c).or_default() += 1;
+                            *preview.forcing_ucs2_extra.entry(c).or_default() += extra;
                         }
                     }
                 }

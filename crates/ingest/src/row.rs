@@ -264,7 +264,8 @@ impl Assessor {
         let written = written.or(self.defaults.text.as_deref()).unwrap_or_default();
         let value =
             |column: &str| self.columns.named(column).and_then(|at| record.get(at)).map(str::trim).map(unquoted);
-        self.texts.of_row(row, written, value).map_err(|error| Reject::new(error.code(), error))
+        let has_column = |column: &str| self.columns.named(column).is_some();
+        self.texts.of_row(row, written, has_column, value).map_err(|error| Reject::new(error.code(), error))
     }
 
     fn time(&mut self, which: usize, record: &StringRecord) -> Result<Option<Read>, NoTime> {

@@ -2,7 +2,7 @@
 
 use campaign::{
     template::{MissingValue, Template, TemplateError},
-    text::TextStats,
+    text::{Encoding, TextStats},
 };
 use std::{
     collections::{HashMap, VecDeque},
@@ -22,6 +22,8 @@ pub(crate) struct Text {
     pub(crate) first_row: u32,
     pub(crate) body: Arc<str>,
     pub(crate) stats: TextStats,
+    /// What the characters that force UCS-2 cost.
+    pub(crate) extra_segments: u32,
     brought: AtomicBool,
 }
 
@@ -33,12 +35,14 @@ impl Text {
 }
 
 /// Why a row has no text.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum NoText {
     #[error("the text is empty")]
     Empty,
     #[error(transparent)]
     Template(TemplateError),
+    #[error("the text needs {{{{{0}}}}}, and the file has no such column")]
+    UnknownColumn(String),
     #[error(transparent)]
     Missing(MissingValue),
     #[error("the text has {segments} segments, and {max} are allowed")]
@@ -50,7 +54,7 @@ impl NoText {
         match self {
             Self::Empty => "text_empty",
             Self::Template(_) => "text_template",
-            Self::Missing(_) => "value_missing",
+            Self::UnknownColumn(_) | Self::Missing(_) => "value_missing",
             Self::TooLong { .. } => "text_too_long",
         }
     }
@@ -59,7 +63,7 @@ impl NoText {
 /// Renders and remembers texts.
 pub(crate) struct Texts {
     max_segments: u32,
-    templates: HashMap<String, Result<Arc<Template>, TemplateError>>,
+    templates: HashMap<String, Result<Arc<Template>, NoText>>,
     known: HashMap<Arc<str>, Arc<Text>>,
     order: VecDeque<Arc<str>>,
     distinct: u64,
@@ -75,11 +79,12 @@ impl Texts {
         self.distinct
     }
 
-    /// The text of row `row` as `written`, filled with the row's values.
+    /// The text of row `row` as `written`, filled with the row's values; `has_column` says of which columns there are any.
     pub(crate) fn of_row<'v>(
         &mut self,
         row: u32,
         written: &str,
+        has_column: impl Fn(&str) -> bool,
         value: impl Fn(&str) -> Option<&'v str>,
     ) -> Result<Arc<Text>, NoText> {
         if written.trim().is_empty() {
@@ -93,11 +98,11 @@ impl Texts {
             if self.templates.len() >= TEMPLATES_MAX {
                 self.templates.clear();
             }
-            self.templates.insert(written.to_owned(), Template::parse(written).map(Arc::new));
+            self.templates.insert(written.to_owned(), template(written, has_column).map(Arc::new));
         }
         let template = match &self.templates[written] {
             Ok(template) => Arc::clone(template),
-            Err(error) => return Err(NoText::Template(error.clone())),
+            Err(error) => return Err(error.clone()),
         };
         let body = template.render(value).map_err(NoText::Missing)?;
         self.interned(row, &body)
@@ -116,11 +121,23 @@ impl Texts {
         {
             self.known.remove(&oldest);
         }
-        let body: Arc<str> = body.into();
-        let text = Arc::new(Text { first_row: row, body: Arc::clone(&body), stats, brought: AtomicBool::new(false) });
+        let extra_segments = match stats.encoding {
+            Encoding::Gsm7 => 0,
+            Encoding::Ucs2 => TextStats::extra_segments(body),
+        };
+        let (body, brought): (Arc<str>, _) = (body.into(), AtomicBool::new(false));
+        let text = Arc::new(Text { first_row: row, body: Arc::clone(&body), stats, extra_segments, brought });
         self.known.insert(Arc::clone(&body), Arc::clone(&text));
         self.order.push_back(body);
         self.distinct += 1;
         Ok(text)
     }
+}
+
+/// Reads a template whose columns there are: a default stands in for a value that is missing, never for a column that is
+/// misspelt.
+fn template(written: &str, has_column: impl Fn(&str) -> bool) -> Result<Template, NoText> {
+    let template = Template::parse(written).map_err(NoText::Template)?;
+    let unknown = template.columns().find(|column| !has_column(column)).map(str::to_owned);
+    unknown.map_or(Ok(template), |column| Err(NoText::UnknownColumn(column)))
 }

@@ -5,7 +5,7 @@
 //! what survives which crash.
 
 use crate::{
-    Checks, Loaded, Options, Preview, Refusal, check,
+    Checks, Loaded, Options, Preview, Refusal, SurveyError, Terms, check, checked,
     folder::{Claimed, End, Folder, Inheritance, Kind, Note, Size},
     load::{Begun, Launch, LoadError, begin, fill},
 };
@@ -43,6 +43,8 @@ pub struct WatchSettings {
     pub launched_by: String,
     /// What holds where neither a row nor `NAME.toml` says otherwise.
     pub options: Options,
+    /// What a file costs and how it is sent, where `NAME.toml` sets conditions.
+    pub terms: Terms,
     /// A file that was not renamed in is taken after it did not change for so long.
     pub unchanged_for: Duration,
     /// How often the folder is looked through: for such files, and for those of dead watchers.
@@ -54,7 +56,16 @@ impl WatchSettings {
     pub fn new(folder: PathBuf, name: String, owner: OwnerId) -> Self {
         let launched_by = name.clone();
         let (unchanged_for, rescan_every) = (Duration::from_secs(10), Duration::from_secs(1));
-        Self { folder, name, owner, launched_by, options: Options::default(), unchanged_for, rescan_every }
+        Self {
+            folder,
+            name,
+            owner,
+            launched_by,
+            options: Options::default(),
+            terms: Terms::default(),
+            unchanged_for,
+            rescan_every,
+        }
     }
 }
 
@@ -324,14 +335,31 @@ impl<C: Fn() -> Timestamp, H: FnMut(Happened<'_>)> Watcher<'_, C, H> {
             fallback: self.settings.options.clone(),
             ..Checks::at((self.clock)())
         };
-        let checked = path.clone();
-        let preview = match spawn_blocking(move || check(&checked, &Options::default(), &checks)).await {
-            Ok(Ok(preview)) => preview,
-            Ok(Err(Refusal::Unreadable { source, .. })) if source.kind() == io::ErrorKind::NotFound => {
+        let flags = Options::default();
+        let result = if note.import.is_some() {
+            // It had held before it was begun: what it costs and who has opted out are no matter any more.
+            let to_check = path.clone();
+            spawn_blocking(move || check(&to_check, &flags, &checks))
+                .await
+                .map_err(io::Error::other)?
+                .map_err(Into::into)
+        } else {
+            checked(self.ledger, &path, &flags, &checks, &self.settings.terms, false).await
+        };
+        let preview = match result {
+            Ok(preview) => preview,
+            Err(SurveyError::Refused(Refusal::Unreadable { source, .. }))
+                if source.kind() == io::ErrorKind::NotFound =>
+            {
                 return Ok(Settled::Gone);
             }
-            Ok(Err(refusal)) => return Ok(Settled::Refused { code: refusal.code(), why: refusal.to_string() }),
-            Err(error) => return Err(io::Error::other(error)),
+            Err(SurveyError::Refused(refusal)) => {
+                return Ok(Settled::Refused { code: refusal.code(), why: refusal.to_string() });
+            }
+            Err(SurveyError::NotHeld(why)) => {
+                return Ok(Settled::Refused { code: "conditions", why: why.to_string() });
+            }
+            Err(SurveyError::Ledger(error)) => return Ok(down(&error)),
         };
         let launch = Launch {
             again: false,

@@ -364,3 +364,40 @@ async fn a_file_waits_until_it_is_known_which_senders_are_approved() {
     know_acme(&house.ledger).await;
     watcher.until_heard("launched a.csv here").await;
 }
+
+#[tokio::test]
+async fn a_file_whose_conditions_do_not_hold_is_refused_with_the_line() {
+    let house = House::new().await;
+    let watcher = house.watcher("one").await;
+    let drop_with = |name: &str, toml: &str| {
+        fs::write(house.at("inbox").join(format!("{name}.toml")), toml).unwrap();
+        house.drop_in(&format!("{name}.csv"), &format!("phone,name\n07700900001,{name}\n"));
+    };
+    drop_with("dear", "max_cost = 0.05\n");
+    watcher.until_heard("refused dear.csv conditions").await;
+    let why = fs::read_to_string(house.at("refused/dear.refused.txt")).unwrap();
+    assert!(why.contains("at most 0.05") && why.contains("no price for +44 (1 row)"), "{why}");
+    drop_with("stale", "require_plan = \"aaaa-bbbb-cccc-dddd-eeee\"\n");
+    watcher.until_heard("refused stale.csv conditions").await;
+    let why = fs::read_to_string(house.at("refused/stale.refused.txt")).unwrap();
+    assert!(why.contains("the plan aaaa-bbbb-cccc-dddd-eeee no longer holds"), "{why}");
+    assert_eq!(house.count("imports").await, 0);
+    watcher.stop().await;
+}
+
+#[tokio::test]
+async fn a_file_whose_plan_holds_is_launched() {
+    let house = House::new().await;
+    let elsewhere = house.dir.path().join("spring.csv");
+    fs::write(&elsewhere, "phone\n07700900001\n").unwrap();
+    let options = Options { sender: Some("ACME".into()), text: Some("hi".into()), ..Options::default() };
+    let approved = Some([SenderId::parse("ACME").unwrap()].into());
+    let checks = ingest::Checks { approved, ..ingest::Checks::at(now()) };
+    let terms = ingest::Terms::default();
+    let (_, survey) = ingest::survey(Some(&house.ledger), &elsewhere, &options, &checks, &terms).await.unwrap();
+    let watcher = house.watcher("one").await;
+    fs::write(house.at("inbox/spring.toml"), format!("require_plan = \"{}\"\n", survey.id)).unwrap();
+    fs::rename(elsewhere, house.at("inbox/spring.csv")).unwrap();
+    watcher.until_heard("launched spring.csv here").await;
+    watcher.stop().await;
+}

@@ -19,6 +19,7 @@ mod inbound;
 mod listing;
 mod opt_outs;
 mod outcomes;
+mod overlap;
 mod owners;
 mod readings;
 mod reports;
@@ -41,6 +42,7 @@ pub use inbound::{Inbound, InboundText, TakenInbound};
 pub use listing::{Applied, Delivery, ListedText};
 pub use opt_outs::{MadeBy, NewOptOut, OptOut, OptedIn, OptedOut};
 pub use outcomes::{Recorded, RetryPolicy};
+pub use overlap::{QueuedWork, Recipient, Texted};
 pub use owners::OwnerGuard;
 pub use readings::NotedReading;
 pub use reports::{

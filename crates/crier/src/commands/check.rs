@@ -15,7 +15,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(setup: &Setup, args: Args) -> anyhow::Result<Done> {
-    let preview = file::check(setup, &args.file, None).await?;
+    let preview = file::check(setup, &args.file, args.sample).await?;
     if setup.json {
         output::print_json(&preview)?;
     } else {

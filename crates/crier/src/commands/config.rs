@@ -1,7 +1,7 @@
 //! `crier config`
 
 use crate::{
-    config::{KEYS, Kind, masked_url, variable},
+    config::{KEYS, Kind, PRICES, masked_url, variable},
     exit::Done,
     output,
     setup::Setup,
@@ -18,7 +18,7 @@ pub(crate) struct Args {
 
 #[derive(Serialize)]
 struct Line {
-    key: &'static str,
+    key: String,
     value: String,
     from: String,
     variable: String,
@@ -26,7 +26,7 @@ struct Line {
 }
 
 pub(crate) fn run(setup: &Setup, args: &Args) -> anyhow::Result<Done> {
-    let lines: Vec<Line> = KEYS
+    let mut lines: Vec<Line> = KEYS
         .iter()
         .map(|key| {
             let entry = setup.merged.entry(key.name);
@@ -37,7 +37,7 @@ pub(crate) fn run(setup: &Setup, args: &Args) -> anyhow::Result<Done> {
                 (Some(value), Kind::Text) => value.clone(),
             };
             Line {
-                key: key.name,
+                key: key.name.to_owned(),
                 value,
                 from: entry.origin.to_string(),
                 variable: variable(key.name),
@@ -45,13 +45,19 @@ pub(crate) fn run(setup: &Setup, args: &Args) -> anyhow::Result<Done> {
             }
         })
         .collect();
+    lines.extend(setup.merged.prices().map(|(prefix, entry)| {
+        let key = format!("{PRICES}{prefix}");
+        let value = entry.value.clone().unwrap_or_default();
+        let about = "the price of one segment to numbers that begin so; the longest prefix counts";
+        Line { value, from: entry.origin.to_string(), variable: variable(&key), about, key }
+    }));
     if setup.json {
         output::print_json(&lines)?;
     } else if args.about {
-        let rows = lines.into_iter().map(|line| vec![line.key.into(), line.value, line.variable, line.about.into()]);
+        let rows = lines.into_iter().map(|line| vec![line.key, line.value, line.variable, line.about.into()]);
         output::print_table(&["setting", "value", "environment", "meaning"], rows.collect())?;
     } else {
-        let rows = lines.into_iter().map(|line| vec![line.key.into(), line.value, line.from]);
+        let rows = lines.into_iter().map(|line| vec![line.key, line.value, line.from]);
         output::print_table(&["setting", "value", "from"], rows.collect())?;
     }
     Ok(Done::Well)

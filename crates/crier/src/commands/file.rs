@@ -1,12 +1,13 @@
 //! What the commands that take a file have in common: its flags, its preflight, its words.
 
 use crate::{exit::Stop, output, setup::Setup};
-use campaign::SenderId;
+use campaign::{Money, SenderId};
 use gateway::{
     Gateway,
     wire::{SenderIdRow, SenderStatus},
 };
-use ingest::{Checks, Options, Preview};
+use ingest::{Checks, Options, Preview, Survey, SurveyError, Terms};
+use jiff::SignedDuration;
 use ledger::Ledger;
 use std::{collections::HashSet, path::PathBuf};
 
@@ -28,7 +29,8 @@ pub(crate) struct OptionArgs {
     #[arg(long, value_name = "ID")]
     sender: Option<String>,
 
-    /// The text, unless the file has a column for it; {{column}} is filled from the row
+    /// The text, unless the file has a column for it; {{column}} is filled from the row, through filters as in
+    /// {{name | first_name | default("there")}}
     #[arg(long)]
     text: Option<String>,
 
@@ -48,16 +50,37 @@ pub(crate) struct OptionArgs {
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
     priority: Option<i32>,
 
-    /// Reject texts with more segments
+    /// Reject texts with more segments [default: 4, by ingest.max_segments]
     #[arg(long, value_name = "NUMBER")]
     max_segments: Option<u32>,
 
     /// The encoding of a file that is not Unicode, as windows-1252
     #[arg(long, value_name = "NAME")]
     encoding: Option<String>,
+
+    /// What it is launched on, where the command launches.
+    #[arg(skip)]
+    conditions: ConditionArgs,
+}
+
+/// What must hold for a file to be launched.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct ConditionArgs {
+    /// Refuse the file unless what `crier plan` said under this id still holds: file, opt-outs, approval, prices
+    #[arg(long, value_name = "ID", requires = "file")]
+    plan: Option<String>,
+
+    /// Refuse the file if it costs more than this, by plan.prices
+    #[arg(long, value_name = "AMOUNT", requires = "file")]
+    max_cost: Option<Money>,
 }
 
 impl OptionArgs {
+    /// The same, on these conditions.
+    pub(crate) fn on(self, conditions: ConditionArgs) -> Self {
+        Self { conditions, ..self }
+    }
+
     /// The flags alone; what they leave open, `NAME.toml` beside the file may say, then the settings.
     fn flags(&self) -> Options {
         Options {
@@ -71,6 +94,8 @@ impl OptionArgs {
             priority: self.priority,
             max_segments: self.max_segments,
             encoding: self.encoding.clone(),
+            max_cost: self.conditions.max_cost,
+            require_plan: self.conditions.plan.clone(),
         }
     }
 }
@@ -86,18 +111,65 @@ pub(crate) fn settings_options(setup: &Setup) -> Options {
     }
 }
 
-/// Reads the whole file and says what it would do; a refusal is exit 1, with nothing queued.
-pub(crate) async fn check(
-    setup: &Setup,
-    args: &FileArgs,
-    approved: Option<HashSet<SenderId>>,
-) -> anyhow::Result<Preview> {
-    let path = args.file.clone();
-    let beside = Options::beside(&path).map_err(refused)?.unwrap_or_default();
+/// What the settings say about plans.
+pub(crate) fn terms(setup: &Setup) -> Terms {
+    let plan = &setup.settings.plan;
+    Terms {
+        prices: plan.prices.clone(),
+        currency: plan.currency.clone(),
+        batch_len_max: setup.settings.worker.batch_len_max,
+        overlap_window: SignedDuration::try_from(plan.overlap_window).unwrap_or(SignedDuration::MAX),
+    }
+}
+
+/// What holds for the file, and what it is checked against.
+fn options(setup: &Setup, args: &FileArgs, approved: Option<HashSet<SenderId>>) -> anyhow::Result<(Options, Checks)> {
+    let beside = Options::beside(&args.file).map_err(refused)?.unwrap_or_default();
     let options = args.options.flags().or(beside).or(settings_options(setup));
-    let checks = Checks { approved, ..Checks::at(jiff::Timestamp::now()) };
+    Ok((options, Checks { approved, ..Checks::at(jiff::Timestamp::now()) }))
+}
+
+/// Reads the whole file and says what it would do, with so many samples at least; a refusal is exit 1.
+pub(crate) async fn check(setup: &Setup, args: &FileArgs, samples: usize) -> anyhow::Result<Preview> {
+    let (options, checks) = options(setup, args, None)?;
+    let checks = Checks { samples_max: checks.samples_max.max(samples), ..checks };
+    let path = args.file.clone();
     let checked = tokio::task::spawn_blocking(move || ingest::check(&path, &options, &checks)).await?;
     checked.map_err(refused)
+}
+
+/// Reads the whole file before it is launched; a refusal, or a condition that does not hold, is exit 1, with nothing queued.
+pub(crate) async fn checked(
+    setup: &Setup,
+    ledger: &Ledger,
+    args: &FileArgs,
+    approved: Option<HashSet<SenderId>>,
+    again: bool,
+) -> anyhow::Result<Preview> {
+    let (options, checks) = options(setup, args, approved)?;
+    ingest::checked(ledger, &args.file, &options, &checks, &terms(setup), again).await.map_err(not_surveyed)
+}
+
+/// Reads the whole file and says what launching it would take.
+pub(crate) async fn survey(
+    setup: &Setup,
+    ledger: Option<&Ledger>,
+    args: &FileArgs,
+    approved: Option<HashSet<SenderId>>,
+) -> anyhow::Result<(Preview, Survey)> {
+    let (options, checks) = options(setup, args, approved)?;
+    let checks = Checks { shows_unapproved: true, ..checks };
+    ingest::survey(ledger, &args.file, &options, &checks, &terms(setup)).await.map_err(not_surveyed)
+}
+
+fn not_surveyed(error: SurveyError) -> anyhow::Error {
+    match error {
+        SurveyError::Refused(refusal) => refused(refusal),
+        SurveyError::NotHeld(why) => {
+            Stop::failed(format!("the file is refused: {why}")).advise("Nothing of it was queued.").into()
+        }
+        SurveyError::Ledger(error) => error.into(),
+    }
 }
 
 fn refused(refusal: ingest::Refusal) -> anyhow::Error {
@@ -165,9 +237,17 @@ pub(crate) fn print(preview: &Preview) -> std::io::Result<()> {
         output::print(format_args!("… and {} more that would not be sent", output::counted(more, "row")))?;
     }
     if !preview.forcing_ucs2.is_empty() {
-        let characters: Vec<_> =
-            preview.forcing_ucs2.iter().map(|(c, rows)| format!("{c} ({})", output::counted(*rows, "row"))).collect();
+        let shown = |(c, rows): (&char, &u64)| {
+            let extra = preview.forcing_ucs2_extra.get(c).copied().unwrap_or(0);
+            let costs = if extra > 0 { format!(", +{}", output::counted(extra, "segment")) } else { String::new() };
+            format!("{c} ({}{costs})", output::counted(*rows, "row"))
+        };
+        let characters: Vec<_> = preview.forcing_ucs2.iter().map(shown).collect();
         output::print(format_args!("characters that force UCS-2: {}", characters.join(", ")))?;
+        if preview.ucs2_extra_segments > 0 {
+            let extra = output::counted(preview.ucs2_extra_segments, "segment");
+            output::print(format_args!("plain characters in their place would save {extra}"))?;
+        }
     }
     for note in &preview.notes {
         output::print(format_args!("note: {note}"))?;

@@ -1,7 +1,7 @@
 //! `crier ingest`
 
 use super::{
-    file::{self, FileArgs, OptionArgs},
+    file::{self, ConditionArgs, FileArgs, OptionArgs},
     purge, run,
 };
 use crate::{
@@ -31,6 +31,9 @@ pub(crate) struct Args {
     #[command(flatten)]
     options: OptionArgs,
 
+    #[command(flatten)]
+    conditions: ConditionArgs,
+
     /// Load it although the same bytes were launched before
     #[arg(long, requires = "file")]
     again: bool,
@@ -38,7 +41,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(setup: &Setup, args: Args) -> anyhow::Result<Done> {
     match (args.file, args.watch) {
-        (Some(file), _) => one(setup, FileArgs { file, options: args.options }, args.again).await,
+        (Some(file), _) => one(setup, FileArgs { file, options: args.options.on(args.conditions) }, args.again).await,
         (None, Some(dir)) => watch(setup, dir).await,
         (None, None) => Err(Stop::failed("there is neither a FILE nor --watch DIR").into()),
     }
@@ -80,6 +83,7 @@ async fn watch(setup: &Setup, dir: PathBuf) -> anyhow::Result<Done> {
         let mut settings = WatchSettings::new(dir.clone(), name, stages.owner());
         settings.launched_by.clone_from(&setup.who);
         settings.options = file::settings_options(setup);
+        settings.terms = file::terms(setup);
         settings.unchanged_for = setup.settings.ingest.unchanged_for;
         let (to_load, wake) = (ledger.clone(), stages.wake());
         stages.beside("watcher", async move |stop| {

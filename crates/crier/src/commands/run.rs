@@ -1,7 +1,7 @@
 //! `crier run`
 
 use super::{
-    file::{self, FileArgs, OptionArgs},
+    file::{self, ConditionArgs, FileArgs, OptionArgs},
     status,
 };
 use crate::{
@@ -30,6 +30,9 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) options: OptionArgs,
 
+    #[command(flatten)]
+    pub(crate) conditions: ConditionArgs,
+
     /// Send it although the same bytes were launched before
     #[arg(long, requires = "file")]
     pub(crate) again: bool,
@@ -47,7 +50,7 @@ pub(crate) async fn run(setup: Setup, args: Args) -> anyhow::Result<Done> {
     let names = match args.file {
         None => open_campaigns(&parts.ledger).await?,
         Some(file) => {
-            let args_of_file = FileArgs { file, options: args.options };
+            let args_of_file = FileArgs { file, options: args.options.on(args.conditions) };
             match load(&setup, &parts.ledger, &args_of_file, Some(approved), args.again).await? {
                 Outcome::Loaded(loaded) => loaded.campaigns.into_iter().map(|(_, name)| name).collect(),
                 Outcome::AlreadyUnfinished(earlier) => {
@@ -100,7 +103,7 @@ pub(crate) async fn load_quietly(
     approved: Option<HashSet<SenderId>>,
     again: bool,
 ) -> anyhow::Result<Outcome> {
-    let preview = file::check(setup, args, approved).await?;
+    let preview = file::checked(setup, ledger, args, approved, again).await?;
     let name = &preview.file_name;
     for note in &preview.notes {
         output::say(format_args!("{name}: {note}"));

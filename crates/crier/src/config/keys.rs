@@ -71,8 +71,9 @@ pub(crate) const KEYS: &[Key] = &[
     text("ingest.zone", "Europe/London", "the zone of times without an offset"),
     text("ingest.max_segments", "4", "most segments of one text"),
     text("ingest.unchanged_for", "10s", "how long a dropped file must lie unchanged"),
-    optional("plan.price_per_segment", "the price of one segment, for `plan`"),
-    text("plan.currency", "GBP", "the currency of that price"),
+    optional("plan.prices.default", "the price of one segment to numbers that no other price is for"),
+    text("plan.currency", "GBP", "the currency of the prices"),
+    text("plan.overlap_window", "7d", "how far back `plan` looks for earlier texts to the same people"),
     text(
         "log.filter",
         "info",
@@ -80,6 +81,15 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     text("log.format", "text", "text or json"),
 ];
+
+/// What the name of a price begins with: `plan.prices.44` is that of numbers that begin with 44.
+pub(crate) const PRICES: &str = "plan.prices.";
+
+/// The prefix of a number whose price a setting of this name is.
+pub(crate) fn priced_prefix(name: &str) -> Option<&str> {
+    let digits = name.strip_prefix(PRICES)?;
+    (!digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())).then_some(digits)
+}
 
 /// The setting of that name.
 pub(crate) fn key(name: &str) -> Option<&'static Key> {

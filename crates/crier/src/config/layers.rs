@@ -2,7 +2,7 @@
 
 use super::{
     ConfigError, Origin,
-    keys::{KEYS, Key, Kind, key, nearest, twin_of, variable},
+    keys::{KEYS, Key, Kind, key, nearest, priced_prefix, twin_of, variable},
 };
 use config::{Config, Environment, File, FileFormat, Value, ValueKind};
 use std::{
@@ -34,6 +34,8 @@ pub(crate) struct Entry {
 #[derive(Clone)]
 pub(crate) struct Merged {
     entries: BTreeMap<&'static str, Entry>,
+    /// By the prefix that they are for.
+    prices: BTreeMap<String, Entry>,
 }
 
 const PREFIX: &str = "CRIER_";
@@ -82,7 +84,7 @@ impl Merged {
 
     /// Gives each leaf its origin, refuses what is no setting, and reads the files that hold secrets.
     fn settle(leaves: BTreeMap<String, Value>, file: Option<&Path>) -> Result<Self, ConfigError> {
-        let mut entries = BTreeMap::new();
+        let (mut entries, mut prices) = (BTreeMap::new(), BTreeMap::new());
         let mut twins: Vec<(&'static Key, Entry)> = Vec::new();
         for (name, value) in leaves {
             let origin = match (value.origin(), file) {
@@ -95,6 +97,10 @@ impl Merged {
             let plain = !matches!(value.kind, ValueKind::Table(_) | ValueKind::Array(_));
             let text = if matches!(value.kind, ValueKind::Nil) { None } else { value.into_string().ok() };
             let entry = Entry { value: text, origin };
+            if let Some(prefix) = priced_prefix(&name).filter(|_| plain) {
+                prices.insert(prefix.to_owned(), entry);
+                continue;
+            }
             match (key(&name), twin_of(&name)) {
                 (Some(_), _) if !plain => {
                     let what = format!("{name} is a list or a table");
@@ -119,12 +125,17 @@ impl Merged {
                 entries.insert(key.name, read_secret(key, twin)?);
             }
         }
-        Ok(Self { entries })
+        Ok(Self { entries, prices })
     }
 
     /// Whether a setting was set anywhere, or has its default.
     pub(crate) fn is_set(&self, name: &str) -> bool {
         self.entry(name).origin != Origin::Default
+    }
+
+    /// The prices by prefix, each with where it came from.
+    pub(crate) fn prices(&self) -> impl Iterator<Item = (&str, &Entry)> {
+        self.prices.iter().map(|(prefix, entry)| (prefix.as_str(), entry))
     }
 
     /// The value of a setting and where it came from.

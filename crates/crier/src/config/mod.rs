@@ -7,9 +7,9 @@ mod keys;
 mod layers;
 mod settings;
 
-pub(crate) use keys::{KEYS, Kind, variable};
+pub(crate) use keys::{KEYS, Kind, PRICES, variable};
 pub(crate) use layers::{Merged, Sources};
-pub(crate) use settings::{GatewaySettings, LogFormat, LogSettings, PlanSettings, QueueUrl, Settings};
+pub(crate) use settings::{LogFormat, LogSettings, QueueUrl, Settings};
 
 use std::{fmt, path::PathBuf};
 use url::Url;

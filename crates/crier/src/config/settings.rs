@@ -1,7 +1,7 @@
 //! The settings as the program uses them: parsed, checked, secrets wrapped.
 
 use super::{ConfigError, Merged, Origin, keys::variable};
-use campaign::Region;
+use campaign::{Money, Prices, Region};
 use jiff::tz::TimeZone;
 use secrecy::SecretString;
 use std::{fmt::Display, net::IpAddr, str::FromStr, time::Duration};
@@ -97,8 +97,9 @@ pub(crate) struct IngestSettings {
 /// What a text costs.
 #[derive(Clone, Debug)]
 pub(crate) struct PlanSettings {
-    pub(crate) price_per_segment: Option<f64>,
+    pub(crate) prices: Prices,
     pub(crate) currency: String,
+    pub(crate) overlap_window: Duration,
 }
 
 /// What is logged, and how.
@@ -173,17 +174,9 @@ impl Settings {
                 unchanged_for: duration(merged, "ingest.unchanged_for")?,
             },
             plan: PlanSettings {
-                price_per_segment: merged
-                    .entry("plan.price_per_segment")
-                    .value
-                    .is_some()
-                    .then(|| {
-                        checked(merged, "plan.price_per_segment", "a price, like 0.035", |price| {
-                            price.parse().ok().filter(|price: &f64| price.is_finite() && *price >= 0.0)
-                        })
-                    })
-                    .transpose()?,
+                prices: prices(merged)?,
                 currency: text(merged, "plan.currency"),
+                overlap_window: duration(merged, "plan.overlap_window")?,
             },
             log: LogSettings {
                 filter: checked(merged, "log.filter", "a level or target=level pairs", |filter| {
@@ -284,6 +277,24 @@ fn base_url(merged: &Merged) -> Result<Url, ConfigError> {
         return Err(ConfigError::new(what, merged.entry(name).origin.clone(), advice));
     }
     Ok(url)
+}
+
+/// The prices of a segment, by prefix of the number.
+fn prices(merged: &Merged) -> Result<Prices, ConfigError> {
+    let price = |name: &str, entry: &super::layers::Entry| {
+        let value = entry.value.as_deref().unwrap_or_default();
+        value.parse::<Money>().map_err(|_| {
+            let what = format!("{name} is `{value}`");
+            ConfigError::new(what, entry.origin.clone(), "It takes a price, like 0.035, with at most 6 decimals.")
+        })
+    };
+    let mut by_prefix = Vec::new();
+    for (prefix, entry) in merged.prices() {
+        by_prefix.push((prefix.to_owned(), price(&format!("{}{prefix}", super::PRICES), entry)?));
+    }
+    let default = merged.entry("plan.prices.default");
+    let default = default.value.is_some().then(|| price("plan.prices.default", default)).transpose()?;
+    Ok(Prices::new(by_prefix, default))
 }
 
 fn text(merged: &Merged, name: &'static str) -> String {

@@ -198,3 +198,21 @@ fn passwords_in_urls_are_masked() {
     let refused = refusal(&sources(&["ledger.url=mysql://crier:s3cret@db/crier"]));
     assert!(!refused.contains("s3cret"), "{refused}");
 }
+
+#[test]
+fn prices_come_from_any_layer_by_prefix() {
+    let (_dir, path) = file("[plan.prices]\n\"44\" = 0.035\n353 = 0.06\ndefault = \"0.1\"\n");
+    let sources = Sources {
+        file: Some(path),
+        environment: vec![("CRIER_PLAN__PRICES__44".to_owned(), "0.04".to_owned())],
+        set: vec!["plan.prices.4477=0.05".to_owned()],
+        ..Sources::default()
+    };
+    let prices = settings(&sources).unwrap().plan.prices;
+    assert_eq!(prices.to_string(), "4477=0.05 353=0.06 44=0.04 default=0.10");
+    assert!(settings(&Sources::default()).unwrap().plan.prices.is_empty());
+    let wrong = refusal(&self::sources(&["plan.prices.44=0,5"]));
+    assert!(wrong.contains("plan.prices.44 is `0,5`") && wrong.contains("like 0.035"), "{wrong}");
+    let wrong = refusal(&self::sources(&["plan.prices.GB=1"]));
+    assert!(wrong.to_lowercase().contains("there is no setting plan.prices.gb"), "{wrong}");
+}

@@ -12,6 +12,7 @@ mod feeding;
 mod loading;
 mod looking;
 mod opting_out;
+mod overlapping;
 mod owning;
 mod purging;
 mod races;
