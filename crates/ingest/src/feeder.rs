@@ -51,9 +51,22 @@ impl Feeder {
     /// Feeds until `stop`. A ledger or a Redis that is away is waited for.
     pub async fn run(self, stop: CancellationToken) {
         let mut troubled = false;
+        let mut swept = None;
         let mut last_tidy = tokio::time::Instant::now();
         while !stop.is_cancelled() {
-            match self.feed_once().await {
+            // A woken feeder only feeds: what ends by itself may wait for the next time.
+            let sweep = swept.is_none_or(|at: tokio::time::Instant| at.elapsed() >= self.settings.every);
+            let round = async {
+                if sweep {
+                    self.sweep().await?;
+                }
+                self.feed_once().await
+            };
+            let round = round.await;
+            if sweep && round.is_ok() {
+                swept = Some(tokio::time::Instant::now());
+            }
+            match round {
                 Ok(_) if troubled => {
                     tracing::info!("the feeder goes on");
                     troubled = false;
@@ -77,6 +90,15 @@ impl Feeder {
                 () = tokio::time::sleep(self.settings.every) => {}
             }
         }
+    }
+
+    /// Ends what is not to be sent any more: unsent rows of cancelled campaigns, and those whose time has passed.
+    pub async fn sweep(&self) -> Result<(), FeedError> {
+        const CHUNKS_A_ROUND: u16 = 50;
+        let now = self.ledger.now();
+        self.ledger.sweep_cancelled(None, CHUNKS_A_ROUND, now).await?;
+        self.ledger.sweep_expired(CHUNKS_A_ROUND, now).await?;
+        Ok(())
     }
 
     /// Feeds what is due now; answers how many jobs were pushed.

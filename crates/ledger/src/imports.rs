@@ -351,17 +351,20 @@ impl Ledger {
             }
             let mut fresh: Vec<&NewChunk> = Vec::with_capacity(chunks.len());
             for chunk in chunks {
-                let sendable = chunk.rows.iter().any(|row| matches!(row.state, RowState::Queued | RowState::Scheduled));
+                let unsent =
+                    || chunk.rows.iter().filter(|row| matches!(row.state, RowState::Queued | RowState::Scheduled));
                 let due = chunk.rows.iter().filter_map(|row| row.scheduled_for).min().map_or(0, ms);
                 let inserted = sqlx::query(
-                    "INSERT INTO chunks (id, import_id, campaign_id, state, due_at) VALUES ($1, $2, $3, $4, $5)
-                     ON CONFLICT (id) DO NOTHING",
+                    "INSERT INTO chunks (id, import_id, campaign_id, state, due_at, rows, expires_at)
+                     VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (id) DO NOTHING",
                 )
                 .bind(chunk.id.0)
                 .bind(import.0)
                 .bind(chunk.campaign.0)
-                .bind(if sendable { "waiting" } else { "done" })
+                .bind(if unsent().next().is_some() { "waiting" } else { "done" })
                 .bind(if chunk.rows.iter().all(|row| row.scheduled_for.is_some()) { due } else { 0 })
+                .bind(i64::try_from(unsent().count()).unwrap_or(0))
+                .bind(unsent().filter_map(|row| row.valid_until).min().map(ms))
                 .execute(&mut *tx)
                 .await
                 .during(operation)?

@@ -19,7 +19,9 @@ mod listing;
 mod outcomes;
 mod owners;
 mod reports;
+mod retry;
 mod statuses;
+mod steering;
 mod time;
 mod tokens;
 mod transitions;
@@ -40,7 +42,9 @@ pub use reports::{
     CampaignSummary, Check, FailureReason, HeldRow, LiveOwner, REPORT_COLUMNS, ReportRow, Results, Story, StoryAttempt,
     StoryEvent, Trouble, WaitingRows,
 };
+pub use retry::{Retriable, Retry};
 pub use statuses::{DueDetail, PendingWindow};
+pub use steering::{By, CampaignState, Steered, Swept};
 pub use tokens::{TokenClaim, TokenRow, TokenTrouble, TokenTroubleKind};
 
 /// Result of every call of this crate.

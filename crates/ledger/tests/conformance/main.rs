@@ -15,6 +15,7 @@ mod races;
 mod recording;
 mod schema;
 mod shuffled;
+mod steering;
 mod views;
 
 pub(crate) use bench::{Bench, SHOP, at, on_both};
