@@ -13,3 +13,4 @@ mod dependencies;
 mod embedded;
 mod first_steps;
 mod production;
+mod steering;

@@ -1,8 +1,8 @@
 //! The command line.
 
 use crate::commands::{
-    check, completions, config, demo, dial, doctor, held, ingest, migrate, plan, reconciler, resolve, results, run,
-    sandbox, senders, show, status, verify, watch, worker,
+    cancel, check, completions, config, demo, dial, doctor, held, ingest, migrate, pause, plan, reconciler, reschedule,
+    resolve, results, retry, run, sandbox, senders, show, status, verify, watch, worker,
 };
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -61,6 +61,11 @@ pub(crate) enum Command {
     Show(show::Args),
     Held(held::Args),
     Resolve(resolve::Args),
+    Pause(pause::Args),
+    Resume(pause::ResumeArgs),
+    Cancel(cancel::Args),
+    Reschedule(reschedule::Args),
+    Retry(retry::Args),
     Verify(verify::Args),
     Senders(senders::Args),
     Dial(dial::Args),

@@ -42,4 +42,5 @@ pub use options::Options;
 pub use preview::{CampaignPreview, Preview, RejectSample, TextSample};
 pub use refusal::Refusal;
 pub use row::CAMPAIGNS_MAX;
+pub use times::{Bound, NoTime, ReadTime, Times};
 pub use watch::{Happened, WatchError, WatchSettings, watch};

@@ -4,7 +4,7 @@ use crate::{
     columns::Columns,
     refusal::Refusal,
     source::{file_name, open_regular},
-    times::Times,
+    times::{Bound, Times},
 };
 use campaign::{Region, SenderId, template::Template};
 use serde::{Deserialize, Serialize};
@@ -147,9 +147,10 @@ impl Defaults {
         };
         let times =
             Times::new(options.zone.as_deref().unwrap_or("Europe/London")).map_err(|error| wrong("zone", &error))?;
-        for (key, value) in [("send_at", &options.send_at), ("valid_until", &options.valid_until)] {
+        let bounds = [("send_at", &options.send_at, Bound::From), ("valid_until", &options.valid_until, Bound::Until)];
+        for (key, value, bound) in bounds {
             if let Some(value) = value {
-                times.read(value).map_err(|error| wrong(key, &error))?;
+                times.read(value, bound).map_err(|error| wrong(key, &error))?;
             }
         }
         let max_segments = options.max_segments.unwrap_or(MAX_SEGMENTS);

@@ -19,6 +19,7 @@ mod listing;
 mod outcomes;
 mod owners;
 mod reports;
+mod reschedule;
 mod retry;
 mod statuses;
 mod steering;
@@ -42,6 +43,7 @@ pub use reports::{
     CampaignSummary, Check, FailureReason, HeldRow, LiveOwner, REPORT_COLUMNS, ReportRow, Results, Story, StoryAttempt,
     StoryEvent, Trouble, WaitingRows,
 };
+pub use reschedule::{NewTimes, Rescheduled};
 pub use retry::{Retriable, Retry};
 pub use statuses::{DueDetail, PendingWindow};
 pub use steering::{By, CampaignState, Steered, Swept};

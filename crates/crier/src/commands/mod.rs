@@ -1,5 +1,6 @@
 //! The commands, one to a file.
 
+pub(crate) mod cancel;
 pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod config;
@@ -10,15 +11,19 @@ pub(crate) mod file;
 pub(crate) mod held;
 pub(crate) mod ingest;
 pub(crate) mod migrate;
+pub(crate) mod pause;
 pub(crate) mod plan;
 pub(crate) mod reconciler;
+pub(crate) mod reschedule;
 pub(crate) mod resolve;
 pub(crate) mod results;
+pub(crate) mod retry;
 pub(crate) mod run;
 pub(crate) mod sandbox;
 pub(crate) mod senders;
 pub(crate) mod show;
 pub(crate) mod status;
+mod time;
 pub(crate) mod verify;
 pub(crate) mod watch;
 pub(crate) mod worker;
