@@ -12,6 +12,7 @@ pub mod id;
 pub mod matching;
 pub mod msisdn;
 pub mod outcome;
+pub mod quiet;
 pub mod resolve;
 pub mod sender;
 pub mod state;
