@@ -13,6 +13,7 @@ pub mod matching;
 pub mod msisdn;
 pub mod outcome;
 pub mod quiet;
+pub mod rate;
 pub mod resolve;
 pub mod sender;
 pub mod state;

@@ -51,6 +51,17 @@ pub enum HoursError {
     Zone(String),
 }
 
+impl HoursError {
+    /// The setting that is wrong.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::Quiet(_) => "quiet",
+            Self::Weekdays(_) => "weekdays",
+            Self::Zone(_) => "zone",
+        }
+    }
+}
+
 impl Hours {
     /// Reads `21:00-08:00` and `mon-fri`; `None` when neither is given. `zone` is an IANA name.
     pub fn parse(quiet: Option<&str>, weekdays: Option<&str>, zone: &str) -> Result<Option<Self>, HoursError> {
@@ -72,7 +83,8 @@ impl Hours {
             Some(names) if !names.is_empty() => names.iter().filter_map(|name| TimeZone::get(name).ok()).collect(),
             _ => vec![self.home.clone()],
         };
-        let closed_until = |at: Timestamp| zones.iter().filter_map(|zone| self.closed_until(&at.to_zoned(zone.clone()))).max();
+        let closed_until =
+            |at: Timestamp| zones.iter().filter_map(|zone| self.closed_until(&at.to_zoned(zone.clone()))).max();
         let Some(mut until) = closed_until(now) else {
             let ends = zones.iter().map(|zone| self.open_until(&now.to_zoned(zone.clone())));
             return Window::Open { until: ends.min().unwrap_or(now) };
@@ -140,7 +152,9 @@ fn days(text: &str) -> Option<[bool; 7]> {
     const NAMES: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
     let day = |text: &str| {
         let text = text.trim().to_ascii_lowercase();
-        NAMES.iter().position(|name| text.get(..3) == Some(*name) && "mondaytuesdaywednesdaythursdayfridaysaturdaysunday".contains(&text))
+        NAMES.iter().position(|name| {
+            text.get(..3) == Some(*name) && "mondaytuesdaywednesdaythursdayfridaysaturdaysunday".contains(&text)
+        })
     };
     let mut days = [false; 7];
     for part in text.split(',') {
@@ -215,14 +229,28 @@ fn zones_of(country: Region) -> &'static [&'static str] {
         "TH" => &["Asia/Bangkok"],
         "VN" => &["Asia/Ho_Chi_Minh"],
         "ZA" => &["Africa/Johannesburg"],
-        "AU" => &["Australia/Sydney", "Australia/Brisbane", "Australia/Adelaide", "Australia/Darwin", "Australia/Perth"],
+        "AU" => {
+            &["Australia/Sydney", "Australia/Brisbane", "Australia/Adelaide", "Australia/Darwin", "Australia/Perth"]
+        }
         "BR" => &["America/Sao_Paulo", "America/Manaus", "America/Rio_Branco", "America/Noronha"],
-        "CA" => &["America/St_Johns", "America/Halifax", "America/Toronto", "America/Winnipeg", "America/Edmonton", "America/Vancouver"],
+        "CA" => &[
+            "America/St_Johns",
+            "America/Halifax",
+            "America/Toronto",
+            "America/Winnipeg",
+            "America/Edmonton",
+            "America/Vancouver",
+        ],
         "ID" => &["Asia/Jakarta", "Asia/Makassar", "Asia/Jayapura"],
         "MX" => &["America/Cancun", "America/Mexico_City", "America/Hermosillo", "America/Tijuana"],
         "US" => &[
-            "America/New_York", "America/Chicago", "America/Denver", "America/Phoenix", "America/Los_Angeles",
-            "America/Anchorage", "Pacific/Honolulu",
+            "America/New_York",
+            "America/Chicago",
+            "America/Denver",
+            "America/Phoenix",
+            "America/Los_Angeles",
+            "America/Anchorage",
+            "Pacific/Honolulu",
         ],
         _ => &[],
     }
@@ -290,8 +318,12 @@ mod tests {
         assert_eq!(at(&night, "GB", "2026-10-24T22:00:00Z"), "-2026-10-25T08:00:00Z");
         // An end that the clocks skip is the moment after, and one that they show twice is reached.
         let late = hours(Some("23:00-01:30"), None);
-        for (now, by) in [("2026-03-29T00:10:00Z", "2026-03-29T01:30:00Z"), ("2026-10-25T00:10:00Z", "2026-10-25T01:30:00Z")] {
-            let Window::Closed { until } = late.window(region("GB"), now.parse().unwrap()) else { panic!("{now} is quiet") };
+        for (now, by) in
+            [("2026-03-29T00:10:00Z", "2026-03-29T01:30:00Z"), ("2026-10-25T00:10:00Z", "2026-10-25T01:30:00Z")]
+        {
+            let Window::Closed { until } = late.window(region("GB"), now.parse().unwrap()) else {
+                panic!("{now} is quiet")
+            };
             assert!(until <= by.parse().unwrap(), "{until}");
             assert!(matches!(late.window(region("GB"), until), Window::Open { .. }));
         }
@@ -299,9 +331,11 @@ mod tests {
 
     #[test]
     fn whatever_closes_opens_at_a_moment_that_is_open() {
-        let all = [hours(Some("21:00-08:00"), Some("mon-fri")), hours(Some("08:00-21:00"), None), hours(None, Some("tue"))];
+        let all =
+            [hours(Some("21:00-08:00"), Some("mon-fri")), hours(Some("08:00-21:00"), None), hours(None, Some("tue"))];
         for hours in all {
-            for country in ["GB", "US", "AU", "NZ", "BR", "IE", "AQ"].iter().filter_map(|code| Region::parse(code).ok()) {
+            for country in ["GB", "US", "AU", "NZ", "BR", "IE", "AQ"].iter().filter_map(|code| Region::parse(code).ok())
+            {
                 let mut now: Timestamp = "2026-03-20T00:00:00Z".parse().unwrap();
                 for _ in 0..400 {
                     match hours.window(Some(country), now) {
@@ -325,7 +359,10 @@ mod tests {
             assert!(matches!(Hours::parse(Some(quiet), None, "Europe/London"), Err(HoursError::Quiet(_))), "{quiet:?}");
         }
         for days in ["", "weekdays", "mo", "mon-", "fri-day"] {
-            assert!(matches!(Hours::parse(None, Some(days), "Europe/London"), Err(HoursError::Weekdays(_))), "{days:?}");
+            assert!(
+                matches!(Hours::parse(None, Some(days), "Europe/London"), Err(HoursError::Weekdays(_))),
+                "{days:?}"
+            );
         }
         assert!(Hours::parse(None, None, "Nowhere/Land").unwrap().is_none());
     }

@@ -38,7 +38,7 @@ mod watch;
 
 pub use check::{Checks, check};
 pub use load::{Earlier, Launch, LoadError, Loaded, Outcome, load};
-pub use options::Options;
+pub use options::{Options, parse_priority};
 pub use preview::{CampaignPreview, Preview, RejectSample, TextSample};
 pub use refusal::Refusal;
 pub use row::CAMPAIGNS_MAX;

@@ -6,8 +6,13 @@ use crate::{
     source::{file_name, open_regular},
     times::{Bound, Times},
 };
-use campaign::{Region, SenderId, template::Template};
-use serde::{Deserialize, Serialize};
+use campaign::{
+    Region, SenderId,
+    quiet::{Hours, HoursError},
+    rate::{NoRate, Rate},
+    template::Template,
+};
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
 use std::{io::Read, path::Path};
 
 const MAX_SEGMENTS: u32 = 4;
@@ -40,15 +45,51 @@ pub struct Options {
     /// Zone of times that name none; Europe/London unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
-    /// Higher goes first; 0 unless set.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Higher goes first; 0 unless set. In a file also `high`, `normal` or `low`.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "priority_as_written")]
     pub priority: Option<i32>,
+    /// Hours in which nobody is texted, as `21:00-08:00`, by the clocks of the recipient's country.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quiet: Option<String>,
+    /// Days on which people are texted, as `mon-fri`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weekdays: Option<String>,
+    /// Most texts in a time, as `100/min`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate: Option<String>,
     /// Texts with more segments are rejected; 4 unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_segments: Option<u32>,
     /// Encoding of a file that is not Unicode, as `windows-1252`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encoding: Option<String>,
+}
+
+/// Reads a priority: `high`, `normal`, `low` or a number.
+///
+/// # Errors
+/// It is none of these.
+pub fn parse_priority(text: &str) -> Result<i32, String> {
+    match text.trim() {
+        "high" => Ok(100),
+        "normal" => Ok(0),
+        "low" => Ok(-100),
+        number => number.parse().map_err(|_| format!("{text:?} is no priority; write high, normal, low or a number")),
+    }
+}
+
+fn priority_as_written<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i32>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Number(i32),
+        Name(String),
+    }
+    Ok(match Option::<Written>::deserialize(deserializer)? {
+        None => None,
+        Some(Written::Number(number)) => Some(number),
+        Some(Written::Name(name)) => Some(parse_priority(&name).map_err(D::Error::custom)?),
+    })
 }
 
 impl Options {
@@ -82,9 +123,22 @@ impl Options {
             region: self.region.or(other.region),
             zone: self.zone.or(other.zone),
             priority: self.priority.or(other.priority),
+            quiet: self.quiet.or(other.quiet),
+            weekdays: self.weekdays.or(other.weekdays),
+            rate: self.rate.or(other.rate),
             max_segments: self.max_segments.or(other.max_segments),
             encoding: self.encoding.or(other.encoding),
         }
+    }
+
+    /// When people may be texted; `None` at any time.
+    pub(crate) fn hours(&self) -> Result<Option<Hours>, HoursError> {
+        Hours::parse(self.quiet.as_deref(), self.weekdays.as_deref(), self.zone.as_deref().unwrap_or("Europe/London"))
+    }
+
+    /// Most texts in a time.
+    pub(crate) fn rate(&self) -> Result<Option<Rate>, NoRate> {
+        self.rate.as_deref().map(Rate::parse).transpose()
     }
 
     /// The encoding to read a file by that has no byte order mark.
@@ -153,6 +207,8 @@ impl Defaults {
                 times.read(value, bound).map_err(|error| wrong(key, &error))?;
             }
         }
+        options.hours().map_err(|error| wrong(error.key(), &error))?;
+        options.rate().map_err(|error| wrong("rate", &error))?;
         let max_segments = options.max_segments.unwrap_or(MAX_SEGMENTS);
         if max_segments == 0 {
             return Err(wrong("max_segments", &"it must be at least 1"));

@@ -34,7 +34,7 @@ pub use db::{Ledger, Schema};
 pub use decisions::{Todo, Verdict};
 pub use error::{Error, ErrorKind, chain};
 pub use events::Event;
-pub use feed::{Backlog, Waiting};
+pub use feed::{Backlog, Out, Waiting};
 pub use imports::{Encoding, ImportStart, NewCampaign, NewChunk, NewImport, NewRow, NewText, Totals};
 pub use listing::{Applied, Delivery, ListedText};
 pub use outcomes::{Recorded, RetryPolicy};

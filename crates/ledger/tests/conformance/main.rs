@@ -16,6 +16,7 @@ mod recording;
 mod schema;
 mod shuffled;
 mod steering;
+mod timing;
 mod views;
 
 pub(crate) use bench::{Bench, SHOP, at, on_both};
