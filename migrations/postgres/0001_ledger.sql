@@ -13,6 +13,8 @@ CREATE TABLE imports (
     owner_id     BIGINT NOT NULL,  -- who loads it
     touched_at   BIGINT NOT NULL,
     loaded_at    BIGINT,
+    texts_purged_at   BIGINT,
+    numbers_purged_at BIGINT,
     CONSTRAINT same_bytes_launch_once UNIQUE (sha256, launch)
 );
 
@@ -36,7 +38,7 @@ CREATE INDEX campaigns_of_import ON campaigns (import_id);
 
 CREATE TABLE texts (
     id       BIGINT PRIMARY KEY,
-    body     TEXT   NOT NULL,
+    body     TEXT,              -- until it is purged
     encoding TEXT   NOT NULL CONSTRAINT encodings CHECK (encoding IN ('gsm7', 'ucs2')),
     segments BIGINT NOT NULL
 );
@@ -70,6 +72,7 @@ CREATE TABLE messages (
     reason          TEXT,
     destination_raw TEXT   NOT NULL,
     destination     BIGINT,
+    destination_hash TEXT,  -- in its place once it is purged, and a masked one in place of destination_raw
     sender          TEXT,
     text_id         BIGINT,
     reference       TEXT,
@@ -93,7 +96,9 @@ CREATE TABLE messages (
     final_at        BIGINT,
     updated_at      BIGINT NOT NULL,
     CONSTRAINT a_sendable_row_has_number_sender_and_text CHECK
-        (state IN ('invalid', 'duplicate', 'suppressed') OR (destination IS NOT NULL AND sender IS NOT NULL AND text_id IS NOT NULL)),
+        (state IN ('invalid', 'duplicate', 'suppressed') OR ((destination IS NOT NULL OR destination_hash IS NOT NULL)
+            AND sender IS NOT NULL AND text_id IS NOT NULL)),
+    CONSTRAINT only_a_final_row_is_purged CHECK (destination_hash IS NULL OR (destination IS NULL AND final_at IS NOT NULL)),
     CONSTRAINT a_live_row_has_an_attempt CHECK (state NOT IN ('sending', 'unknown') OR attempt_id IS NOT NULL),
     CONSTRAINT an_sms_id_has_a_source CHECK ((sms_id IS NULL) = (id_source IS NULL)),
     CONSTRAINT a_final_status_has_an_sms_id CHECK (state NOT IN ('sent', 'failed') OR sms_id IS NOT NULL OR gateway_status = 'operator'),
@@ -203,10 +208,34 @@ CREATE TABLE senders (
 CREATE TABLE suppressions (
     destination BIGINT NOT NULL,
     sender      TEXT   NOT NULL DEFAULT '',  -- '' means from every sender
+    made_by     TEXT   NOT NULL DEFAULT 'operator'
+        CONSTRAINT makers_of_opt_outs CHECK (made_by IN ('operator', 'message')),
+    sms_id      BIGINT,            -- the message that made it
     reason      TEXT   NOT NULL,
     added_by    TEXT   NOT NULL,
     added_at    BIGINT NOT NULL,
-    PRIMARY KEY (destination, sender)
+    PRIMARY KEY (destination, sender, made_by)
+);
+
+-- What people wrote to us. Its texts and numbers are purged like those of rows.
+CREATE TABLE inbound (
+    sms_id   BIGINT PRIMARY KEY,
+    source   TEXT,              -- who wrote, as listed
+    person   BIGINT,            -- the same as a number, if it is one
+    receiver TEXT   NOT NULL,   -- to whom, as listed
+    sender   TEXT   NOT NULL DEFAULT '',  -- the sender of ours that this is, '' if it is none
+    text     TEXT,
+    keyword  TEXT   CONSTRAINT keywords CHECK (keyword IN ('stop', 'start')),
+    at       BIGINT NOT NULL,   -- seconds of the gateway's clock
+    seen_at  BIGINT NOT NULL
+);
+CREATE INDEX inbound_by_time ON inbound (at);
+CREATE INDEX inbound_keywords ON inbound (person, sender, at) WHERE keyword IS NOT NULL;
+
+-- Keys that the ledger makes for itself.
+CREATE TABLE keys (
+    name  TEXT PRIMARY KEY,
+    value BYTEA NOT NULL
 );
 
 CREATE TABLE leases (
@@ -244,7 +273,7 @@ SELECT c.name AS campaign,
        m.row_number,
        m.reference,
        m.destination_raw,
-       m.destination::text AS destination,
+       CASE WHEN m.destination_hash IS NULL THEN m.destination::text ELSE m.destination_raw END AS destination,
        m.sender,
        t.body AS text,
        t.encoding,

@@ -13,6 +13,8 @@ CREATE TABLE imports (
     owner_id     BIGINT NOT NULL,  -- who loads it
     touched_at   BIGINT NOT NULL,
     loaded_at    BIGINT,
+    texts_purged_at   BIGINT,
+    numbers_purged_at BIGINT,
     CONSTRAINT same_bytes_launch_once UNIQUE (sha256, launch)
 );
 
@@ -36,7 +38,7 @@ CREATE INDEX campaigns_of_import ON campaigns (import_id);
 
 CREATE TABLE texts (
     id       INTEGER PRIMARY KEY,
-    body     TEXT   NOT NULL,
+    body     TEXT,              -- until it is purged
     encoding TEXT   NOT NULL CONSTRAINT encodings CHECK (encoding IN ('gsm7', 'ucs2')),
     segments BIGINT NOT NULL
 );
@@ -60,16 +62,19 @@ CREATE INDEX chunks_of_campaign ON chunks (campaign_id, id);
 CREATE INDEX chunks_to_do ON chunks (state, campaign_id, due_at) WHERE state <> 'done';
 CREATE INDEX chunks_expiring ON chunks (expires_at) WHERE state <> 'done' AND expires_at IS NOT NULL;
 
+-- Lists of states are written as ORs: SQLite builds a table in memory for each IN of a CHECK or of an index's WHERE, for each
+-- row that it writes, which takes three times as long as the writing itself.
 CREATE TABLE messages (
     id              INTEGER PRIMARY KEY,
     campaign_id     BIGINT NOT NULL,
     row_number      BIGINT NOT NULL,
-    state           TEXT   NOT NULL CONSTRAINT row_states CHECK (state IN
-        ('invalid', 'duplicate', 'suppressed', 'scheduled', 'queued', 'sending', 'unknown', 'held', 'accepted', 'sent',
-         'failed', 'rejected', 'expired', 'cancelled')),
+    state           TEXT   NOT NULL CONSTRAINT row_states CHECK (state = 'queued' OR state = 'sending'
+        OR state = 'accepted' OR state = 'sent' OR state = 'failed' OR state = 'invalid' OR state = 'duplicate' OR state = 'suppressed'
+        OR state = 'scheduled' OR state = 'unknown' OR state = 'held' OR state = 'rejected' OR state = 'expired' OR state = 'cancelled'),
     reason          TEXT,
     destination_raw TEXT   NOT NULL,
     destination     BIGINT,
+    destination_hash TEXT,  -- in its place once it is purged, and a masked one in place of destination_raw
     sender          TEXT,
     text_id         BIGINT,
     reference       TEXT,
@@ -93,17 +98,20 @@ CREATE TABLE messages (
     final_at        BIGINT,
     updated_at      BIGINT NOT NULL,
     CONSTRAINT a_sendable_row_has_number_sender_and_text CHECK
-        (state IN ('invalid', 'duplicate', 'suppressed') OR (destination IS NOT NULL AND sender IS NOT NULL AND text_id IS NOT NULL)),
+        (((destination IS NOT NULL OR destination_hash IS NOT NULL) AND sender IS NOT NULL AND text_id IS NOT NULL)
+         OR state = 'invalid' OR state = 'duplicate' OR state = 'suppressed'),
+    CONSTRAINT only_a_final_row_is_purged CHECK (destination_hash IS NULL OR (destination IS NULL AND final_at IS NOT NULL)),
     CONSTRAINT a_live_row_has_an_attempt CHECK (state NOT IN ('sending', 'unknown') OR attempt_id IS NOT NULL),
     CONSTRAINT an_sms_id_has_a_source CHECK ((sms_id IS NULL) = (id_source IS NULL)),
     CONSTRAINT a_final_status_has_an_sms_id CHECK (state NOT IN ('sent', 'failed') OR sms_id IS NOT NULL OR gateway_status = 'operator'),
     CONSTRAINT a_final_row_has_its_time CHECK
-        ((state IN ('invalid', 'duplicate', 'suppressed', 'sent', 'failed', 'rejected', 'expired', 'cancelled')) = (final_at IS NOT NULL))
+        ((state = 'sent' OR state = 'failed' OR state = 'invalid' OR state = 'duplicate' OR state = 'suppressed' OR state = 'rejected'
+          OR state = 'expired' OR state = 'cancelled') = (final_at IS NOT NULL))
 );
 CREATE UNIQUE INDEX an_sms_id_is_claimed_once ON messages (sms_id) WHERE sms_id IS NOT NULL;
 -- Two open attempts to one number from one sender can't be told apart in the gateway's list.
 CREATE UNIQUE INDEX one_open_attempt_per_recipient ON messages (sender, destination)
-    WHERE sms_id IS NULL AND state IN ('sending', 'unknown', 'held', 'accepted');
+    WHERE sms_id IS NULL AND (state = 'sending' OR state = 'unknown' OR state = 'held' OR state = 'accepted');
 CREATE UNIQUE INDEX a_row_is_retried_once ON messages (retry_of) WHERE retry_of IS NOT NULL;
 CREATE INDEX details_due ON messages (check_at) WHERE check_at IS NOT NULL;
 
@@ -203,10 +211,34 @@ CREATE TABLE senders (
 CREATE TABLE suppressions (
     destination BIGINT NOT NULL,
     sender      TEXT   NOT NULL DEFAULT '',  -- '' means from every sender
+    made_by     TEXT   NOT NULL DEFAULT 'operator'
+        CONSTRAINT makers_of_opt_outs CHECK (made_by IN ('operator', 'message')),
+    sms_id      BIGINT,            -- the message that made it
     reason      TEXT   NOT NULL,
     added_by    TEXT   NOT NULL,
     added_at    BIGINT NOT NULL,
-    PRIMARY KEY (destination, sender)
+    PRIMARY KEY (destination, sender, made_by)
+);
+
+-- What people wrote to us. Its texts and numbers are purged like those of rows.
+CREATE TABLE inbound (
+    sms_id   INTEGER PRIMARY KEY,
+    source   TEXT,              -- who wrote, as listed
+    person   BIGINT,            -- the same as a number, if it is one
+    receiver TEXT   NOT NULL,   -- to whom, as listed
+    sender   TEXT   NOT NULL DEFAULT '',  -- the sender of ours that this is, '' if it is none
+    text     TEXT,
+    keyword  TEXT   CONSTRAINT keywords CHECK (keyword IN ('stop', 'start')),
+    at       BIGINT NOT NULL,   -- seconds of the gateway's clock
+    seen_at  BIGINT NOT NULL
+);
+CREATE INDEX inbound_by_time ON inbound (at);
+CREATE INDEX inbound_keywords ON inbound (person, sender, at) WHERE keyword IS NOT NULL;
+
+-- Keys that the ledger makes for itself.
+CREATE TABLE keys (
+    name  TEXT PRIMARY KEY,
+    value BLOB NOT NULL
 );
 
 CREATE TABLE leases (
@@ -246,7 +278,7 @@ SELECT c.name AS campaign,
        m.row_number,
        m.reference,
        m.destination_raw,
-       CAST(m.destination AS TEXT) AS destination,
+       CASE WHEN m.destination_hash IS NULL THEN CAST(m.destination AS TEXT) ELSE m.destination_raw END AS destination,
        m.sender,
        t.body AS text,
        t.encoding,

@@ -12,5 +12,6 @@ mod bad_input;
 mod dependencies;
 mod embedded;
 mod first_steps;
+mod people;
 mod production;
 mod steering;

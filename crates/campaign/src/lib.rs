@@ -9,6 +9,7 @@
 pub mod batch;
 pub mod budget;
 pub mod id;
+pub mod keyword;
 pub mod matching;
 pub mod msisdn;
 pub mod outcome;
@@ -23,6 +24,7 @@ pub mod text;
 pub mod token;
 
 pub use id::{AttemptId, CampaignId, ChunkId, ImportId, OwnerId, RowId, SmsId, TextId};
+pub use keyword::Keyword;
 pub use msisdn::{Msisdn, Region};
 pub use outcome::Outcome;
 pub use sender::SenderId;

@@ -1,8 +1,9 @@
 //! The command line.
 
 use crate::commands::{
-    cancel, check, completions, config, demo, dial, doctor, held, ingest, migrate, pause, plan, reconciler, reschedule,
-    resolve, results, retry, run, sandbox, senders, show, status, verify, watch, worker,
+    cancel, check, completions, config, demo, dial, doctor, held, inbox, ingest, migrate, pause, plan, purge,
+    reconciler, reschedule, resolve, results, retry, run, sandbox, senders, show, status, suppress, verify, watch,
+    worker,
 };
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -67,6 +68,9 @@ pub(crate) enum Command {
     Reschedule(reschedule::Args),
     Retry(retry::Args),
     Verify(verify::Args),
+    Suppress(suppress::Args),
+    Inbox(inbox::Args),
+    Purge(purge::Args),
     Senders(senders::Args),
     Dial(dial::Args),
     Migrate(migrate::Args),

@@ -1,7 +1,7 @@
 //! Driving the stages of one process: starting them, ending them together, waiting for what is down.
 
 use crate::{
-    commands::file,
+    commands::{file, purge},
     exit::{self, Done, Stop},
     setup::{PATIENTLY, Setup},
 };
@@ -73,6 +73,11 @@ impl Stages {
                 }
                 Stage::Reconciler => {
                     started.know_senders(&ledger, gateway.clone());
+                    let (kept, to_purge) = (purge::Kept::of(setup), ledger.clone());
+                    started.beside("daily purge", async move |stop| {
+                        purge::daily(to_purge, kept, stop).await;
+                        Ok(())
+                    });
                     let reconciler = Reconciler::new(ledger, gateway, reconciler_settings(setup));
                     started.beside("reconciler", async move |stop| {
                         reconciler.run(&owner, stop).await;
@@ -205,6 +210,8 @@ fn reconciler_settings(setup: &Setup) -> reconciler::Settings {
         lease: signed(setup.settings.worker.lease),
         // With some room: a clock may be read late, and a send may have waited to be started.
         send_limit: signed(gateway.connect_timeout + gateway.send_timeout + Duration::from_secs(5)),
+        inbound_every: settings.inbound_every,
+        region: setup.settings.ingest.region,
         ..reconciler::Settings::default()
     }
 }

@@ -60,6 +60,8 @@ pub struct ListQuery {
     pub sender: Option<SenderId>,
     /// To this number only.
     pub receiver: Option<Msisdn>,
+    /// What this sender of ours received, when there is no `receiver`.
+    pub answered: Option<SenderId>,
     /// Not before.
     pub sent_since: Option<Timestamp>,
     /// Not after.
@@ -182,7 +184,10 @@ impl Gateway {
             |instant: Timestamp| instant.to_zoned(self.settings.filter_zone.clone()).strftime(TIME_FORMAT).to_string();
         let params = ListParams {
             sender: query.sender.as_ref().map(|sender| sender.as_str().to_owned()),
-            receiver: query.receiver.map(|receiver| receiver.to_string()),
+            receiver: query
+                .receiver
+                .map(|receiver| receiver.to_string())
+                .or_else(|| query.answered.as_ref().map(SenderId::to_string)),
             sent_since: query.sent_since.map(time),
             sent_until: query.sent_until.map(time),
             page: Some(query.page.max(1)),

@@ -18,12 +18,14 @@
 mod check;
 mod chunker;
 mod columns;
+mod copies;
 mod decode;
 mod dialect;
 pub mod feeder;
 mod folder;
 mod guard;
 mod load;
+mod opt_outs;
 mod options;
 mod preview;
 mod records;
@@ -37,7 +39,9 @@ mod times;
 mod watch;
 
 pub use check::{Checks, check};
+pub use copies::{CopiesError, purge_copies};
 pub use load::{Earlier, Launch, LoadError, Loaded, Outcome, load};
+pub use opt_outs::{OptOutLine, Wish, opt_outs};
 pub use options::{Options, parse_priority};
 pub use preview::{CampaignPreview, Preview, RejectSample, TextSample};
 pub use refusal::Refusal;

@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 /// Rows that wait for others of their text.
 const BUFFERED_ROWS_MAX: usize = 8_000;
 /// Rows of one transaction, about. Up to four such blocks are in memory.
-const ROWS_PER_APPEND: usize = 5_000;
+const ROWS_PER_APPEND: usize = 2_000;
 /// Times a call is made again at once because another transaction won.
 const CONFLICTS_MAX: u32 = 20;
 

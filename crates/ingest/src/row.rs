@@ -112,7 +112,7 @@ impl Assessor {
             campaign_by_name: HashMap::new(),
             last_campaign: None,
             senders: HashMap::new(),
-            seen: Seen::default(),
+            seen: Seen::new(),
             times: Default::default(),
         }
     }

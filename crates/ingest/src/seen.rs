@@ -4,9 +4,11 @@ use campaign::Msisdn;
 use roaring::RoaringTreemap;
 use std::collections::HashMap;
 
-/// Distinct numbers whose row is remembered (9 MB: what a hash table of 2^19 places holds); of later ones only that they
-/// were there (about 2 bytes each).
-const EXACT_MAX: usize = (1 << 19) / 8 * 7;
+/// Distinct numbers whose row is remembered (about 9 MB); of later ones only that they were there (about 2 bytes each).
+const EXACT_MAX: usize = 450_000;
+/// Hash tables that share them, so that none is large: after one large block was freed, glibc's allocator keeps as much
+/// again in each thread's heap.
+const TABLES: u64 = 128;
 
 /// Where a number stood first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,21 +17,28 @@ pub(crate) enum Earlier {
     Somewhere,
 }
 
-#[derive(Default)]
 pub(crate) struct Seen {
-    exact: HashMap<u64, u32>,
+    /// Number → row, in the table that the number's remainder names.
+    exact: Vec<HashMap<u64, u32>>,
+    exact_len: usize,
     rest: RoaringTreemap,
 }
 
 impl Seen {
+    pub(crate) fn new() -> Self {
+        Self { exact: (0..TABLES).map(|_| HashMap::new()).collect(), exact_len: 0, rest: RoaringTreemap::new() }
+    }
+
     /// Where the number stood before; remembers it if nowhere.
     pub(crate) fn or_note(&mut self, number: Msisdn, row: u32) -> Option<Earlier> {
         let number = number.as_u64();
-        if let Some(&earlier) = self.exact.get(&number) {
+        let table = &mut self.exact[usize::try_from(number % TABLES).expect("a small number")];
+        if let Some(&earlier) = table.get(&number) {
             return Some(Earlier::Row(earlier));
         }
-        if self.exact.len() < EXACT_MAX {
-            self.exact.insert(number, row);
+        if self.exact_len < EXACT_MAX {
+            self.exact_len += 1;
+            table.insert(number, row);
             return None;
         }
         (!self.rest.insert(number)).then_some(Earlier::Somewhere)
@@ -42,7 +51,7 @@ mod tests {
 
     #[test]
     fn beyond_the_exact_ones_a_number_is_still_known() {
-        let mut seen = Seen::default();
+        let mut seen = Seen::new();
         let number = |n: usize| Msisdn::from_digits(447_700_000_000 + n as u64).unwrap();
         for n in 0..EXACT_MAX + 10 {
             assert_eq!(seen.or_note(number(n), 2), None);

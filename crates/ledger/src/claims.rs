@@ -8,6 +8,7 @@ use crate::{
     db::{sql, write_tx},
     error::During,
     feed::json_ids,
+    opt_outs::{Gate, pass_gate},
     time::{instant, ms},
     transitions::{release_attempt, rest_chunk, wake_chunk},
 };
@@ -98,7 +99,8 @@ pub(crate) const BEHIND_HELD: &str = "waits behind a held row to the same number
 
 /// A live row: its text may be on its way and is not yet told apart by an `sms_id`. The same words as the index
 /// `one_open_attempt_per_recipient`, or the index would not be used.
-const LIVE: &str = "o.sms_id IS NULL AND o.state IN ('sending', 'unknown', 'held', 'accepted')";
+pub(crate) const LIVE: &str = "o.sms_id IS NULL
+    AND (o.state = 'sending' OR o.state = 'unknown' OR o.state = 'held' OR o.state = 'accepted')";
 
 /// Has the rows of a chunk wait that are due and behind a live row.
 ///
@@ -205,6 +207,7 @@ impl Ledger {
         let (first, last) = chunk.row_range();
         // A stale job commits too: a dropped transaction would keep its lock until the connection is used again.
         let claim = write_tx!(self, operation, |tx, dialect| 'claim: {
+            pass_gate!(tx, Gate::Claim, dialect, operation);
             let found: Option<Found> = sqlx::query_as(sql(format!(
                 "SELECT k.campaign_id AS campaign, k.state AS chunk_state, c.state AS campaign_state, k.batch_len_max,
                         c.quiet, c.weekdays, c.zone, c.rate_us
@@ -402,12 +405,14 @@ impl Ledger {
         Ok(claim)
     }
 
-    /// Marks a batch as being sent, unless it was taken back, its campaign was paused, a row of it expired, or this
-    /// process was taken for dead. After this commit a crash leaves the outcome unknown, never unsent.
+    /// Marks a batch as being sent, unless it was taken back, its campaign was paused, a row of it expired, somebody in it
+    /// has opted out, or this process was taken for dead. After this commit a crash leaves the outcome unknown, never unsent.
     pub async fn start(&self, batch: ClaimedBatch, now: Timestamp) -> Result<Start> {
         let operation = "mark a batch as being sent";
         let expired = batch.valid_until.is_some_and(|until| until <= now);
+        let (first, last) = batch.chunk.row_range();
         let started = write_tx!(self, operation, |tx, dialect| {
+            pass_gate!(tx, Gate::Claim, dialect, operation);
             let started = if expired {
                 0
             } else {
@@ -415,11 +420,16 @@ impl Ledger {
                     "UPDATE attempts SET state = 'sending', sending_at = $3
                      WHERE id = $1 AND state = 'formed' AND owner_id = $2
                        AND EXISTS (SELECT 1 FROM campaigns c WHERE c.id = attempts.campaign_id AND c.state = 'active')
-                       AND EXISTS (SELECT 1 FROM owners w WHERE w.id = $2 AND w.ended_at IS NULL)",
+                       AND EXISTS (SELECT 1 FROM owners w WHERE w.id = $2 AND w.ended_at IS NULL)
+                       AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.id BETWEEN $4 AND $5 AND m.attempt_id = $1
+                            AND EXISTS (SELECT 1 FROM suppressions s
+                                        WHERE s.destination = m.destination AND s.sender IN ('', m.sender)))",
                 )
                 .bind(batch.attempt.0)
                 .bind(batch.owner.0)
                 .bind(ms(now))
+                .bind(first.0)
+                .bind(last.0)
                 .execute(&mut *tx)
                 .await
                 .during(operation)?

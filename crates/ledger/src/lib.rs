@@ -15,11 +15,14 @@ mod error;
 mod events;
 mod feed;
 mod imports;
+mod inbound;
 mod listing;
+mod opt_outs;
 mod outcomes;
 mod owners;
 mod reports;
 mod reschedule;
+mod retention;
 mod retry;
 mod statuses;
 mod steering;
@@ -36,7 +39,9 @@ pub use error::{Error, ErrorKind, chain};
 pub use events::Event;
 pub use feed::{Backlog, Out, Waiting};
 pub use imports::{Encoding, ImportStart, NewCampaign, NewChunk, NewImport, NewRow, NewText, Totals};
+pub use inbound::{Inbound, InboundText, TakenInbound};
 pub use listing::{Applied, Delivery, ListedText};
+pub use opt_outs::{MadeBy, NewOptOut, OptOut, OptedIn, OptedOut};
 pub use outcomes::{Recorded, RetryPolicy};
 pub use owners::OwnerGuard;
 pub use reports::{
@@ -44,6 +49,7 @@ pub use reports::{
     StoryEvent, Trouble, WaitingRows,
 };
 pub use reschedule::{NewTimes, Rescheduled};
+pub use retention::{Purged, Retention};
 pub use retry::{Retriable, Retry};
 pub use statuses::{DueDetail, PendingWindow};
 pub use steering::{By, CampaignState, Steered, Swept};

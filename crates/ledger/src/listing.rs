@@ -2,6 +2,7 @@
 
 use crate::{
     Event, Ledger, Result,
+    claims::LIVE,
     db::{Dialect, sql, write_tx},
     error::During,
     events::append_event,
@@ -129,8 +130,7 @@ impl Ledger {
                 let open: Vec<(i64, i64, i64, String, i64, String)> = sqlx::query_as(sql(format!(
                     "SELECT o.id, o.attempt_id, o.destination, t.body, coalesce(a.sending_at, a.formed_at), o.state
                      FROM messages o JOIN texts t ON t.id = o.text_id JOIN attempts a ON a.id = o.attempt_id
-                     WHERE o.sender = $2 AND o.destination IN {}
-                       AND o.sms_id IS NULL AND o.state IN ('sending', 'unknown', 'held', 'accepted')",
+                     WHERE o.sender = $2 AND o.destination IN {} AND {LIVE}",
                     dialect.ids(1)
                 )))
                 .bind(json_ids(numbers))

@@ -42,7 +42,8 @@ fn retriable(then_join: &str) -> String {
                 CASE WHEN EXISTS (SELECT 1 FROM suppressions s WHERE s.destination = m.destination
                     AND s.sender IN ('', m.sender)) THEN 1 ELSE 0 END AS opted_out
          FROM chunks k {then_join} messages m ON m.id BETWEEN k.id * 512 AND k.id * 512 + 511
-         WHERE k.campaign_id = $1 AND m.state = 'failed' AND m.destination IS NOT NULL AND m.text_id IS NOT NULL
+         {then_join} texts t ON t.id = m.text_id
+         WHERE k.campaign_id = $1 AND m.state = 'failed' AND m.destination IS NOT NULL AND t.body IS NOT NULL
            AND NOT EXISTS (SELECT 1 FROM messages r WHERE r.retry_of = m.id)"
     )
 }
@@ -141,6 +142,19 @@ impl Ledger {
                     None => nth += 1,
                 }
             };
+            // Copied: the texts of the other's file may be purged before these rows are final.
+            sqlx::query(sql(format!(
+                "INSERT INTO texts (id, body, encoding, segments)
+                 SELECT $3 * 4294967296 + id % 4294967296, body, encoding, segments FROM texts
+                 WHERE id IN (SELECT text_id FROM ({}) AS failed)",
+                retriable(dialect.then_join())
+            )))
+            .bind(campaign.0)
+            .bind(valid_until.map(ms))
+            .bind(import)
+            .execute(&mut *tx)
+            .await
+            .during(operation)?;
             // Rows of one sender and text stand together, so that its batches are full.
             sqlx::query(sql(format!(
                 "INSERT INTO messages (id, campaign_id, row_number, state, reason, destination_raw, destination, sender,
@@ -148,7 +162,7 @@ impl Ledger {
                  SELECT ($4 * 16777216 + n / {CHUNK_ROWS_MAX}) * 512 + n % {CHUNK_ROWS_MAX}, $5, row_number,
                     CASE WHEN opted_out = 1 THEN 'suppressed' ELSE 'queued' END,
                     CASE WHEN opted_out = 1 THEN 'has opted out' END,
-                    destination_raw, destination, sender, text_id, reference, valid_until, id,
+                    destination_raw, destination, sender, $4 * 4294967296 + text_id % 4294967296, reference, valid_until, id,
                     CASE WHEN opted_out = 0 THEN $3 END, CASE WHEN opted_out = 1 THEN $3 END, $3
                  FROM (SELECT f.*, row_number() OVER (ORDER BY f.sender, f.text_id, f.id) - 1 AS n FROM ({}) AS f) AS failed",
                 retriable(dialect.then_join())

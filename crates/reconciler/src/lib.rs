@@ -7,10 +7,12 @@
 
 mod audit;
 mod detail;
+mod inbound;
 mod reading;
 mod sweeps;
 
 use campaign::{
+    Region,
     resolve::{self, OnAbsent},
     sweep::Pace,
 };
@@ -41,6 +43,10 @@ pub struct Settings {
     pub proof_recipients_min: u64,
     /// How often to look for work.
     pub every: Duration,
+    /// How often to look for what people wrote.
+    pub inbound_every: Duration,
+    /// The country of a writer's number without a country code.
+    pub region: Region,
 }
 
 impl Default for Settings {
@@ -55,6 +61,8 @@ impl Default for Settings {
             send_limit: SignedDuration::from_secs(75),
             proof_recipients_min: 1_000,
             every: Duration::from_millis(300),
+            inbound_every: Duration::from_secs(60),
+            region: Region::GB,
         }
     }
 }
@@ -66,6 +74,8 @@ pub struct Reconciler {
     settings: Settings,
     /// The gateway's clock minus the ledger's, as last measured.
     skew: Mutex<Option<SignedDuration>>,
+    /// When to look next for what people wrote.
+    inbound_at: Mutex<Option<Timestamp>>,
 }
 
 /// Why a round of work ended early. Nothing is lost by it: the next round begins with what the ledger has.
@@ -82,7 +92,7 @@ pub enum RoundError {
 impl Reconciler {
     /// A reconciler; [`Reconciler::run`] sets it going.
     pub fn new(ledger: Ledger, gateway: Gateway, settings: Settings) -> Self {
-        Self { ledger, gateway, settings, skew: Mutex::new(None) }
+        Self { ledger, gateway, settings, skew: Mutex::new(None), inbound_at: Mutex::new(None) }
     }
 
     /// Works until `stop`. A ledger or a gateway that is away is waited for. A second reconciler on one ledger waits for
@@ -132,6 +142,13 @@ impl Reconciler {
         // request may still be in flight for as long as it may last.
         let send_limit = if self.ledger.is_embedded() { SignedDuration::ZERO } else { self.settings.send_limit };
         self.ledger.sweep_owners(self.settings.lease, send_limit, now).await?;
+        let statuses = self.learn_statuses().await;
+        // A list that is refused for one sender must not keep opt-outs from being read.
+        let inbound = self.read_inbound().await;
+        statuses.and(inbound)
+    }
+
+    async fn learn_statuses(&self) -> Result<(), RoundError> {
         self.sweep_senders().await?;
         self.reread_windows().await?;
         self.ask_details().await?;

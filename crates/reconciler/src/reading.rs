@@ -41,6 +41,7 @@ impl Reconciler {
         let page = |page: u32| ListQuery {
             sender: Some(sender.clone()),
             receiver,
+            answered: None,
             sent_since: Timestamp::from_second(window.since).ok(),
             sent_until: Timestamp::from_second(window.until).ok(),
             page,
@@ -82,7 +83,7 @@ impl Reconciler {
     /// Measures the gateway's clock by the smallest reading that there is.
     pub(crate) async fn measure_skew(&self) -> Result<SignedDuration, RoundError> {
         let now = self.ledger.now();
-        let query = ListQuery { sender: None, receiver: None, sent_since: Some(now), sent_until: Some(now), page: 1 };
+        let query = ListQuery { sent_since: Some(now), sent_until: Some(now), page: 1, ..ListQuery::default() };
         let skew = self.gateway.list(CallClass::Resolve, &query).await?.clock_skew;
         self.note_skew(skew);
         Ok(skew.unwrap_or_default())

@@ -2,7 +2,7 @@
 
 use crate::Shared;
 use crate::book::{Book, CallRecord, Twice};
-use crate::clock::read;
+use crate::clock::{read, written};
 use crate::fault::{Loaded, Rule};
 use crate::operation::Operation;
 use crate::rows::{NewRow, Origin};
@@ -30,6 +30,7 @@ pub(crate) fn routes(shared: Arc<Shared>) -> Router {
         .route("/sandbox/senders", post(set_sender))
         .route("/sandbox/tokens", post(spoil_tokens))
         .route("/sandbox/rows", post(add_row))
+        .route("/sandbox/inbound", get(inbound).post(add_inbound))
         .route("/sandbox/rows/{sms_id}", delete(delete_row))
         .with_state(shared)
 }
@@ -203,6 +204,30 @@ async fn add_row(State(shared): Control, Json(add): Json<AddRow>) -> Result<Json
     };
     let sms_id = state.rows.add(new, 1, now).sms_id;
     Ok(Json(json!({"sms_id": sms_id})))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AddInbound {
+    from: String,
+    to: String,
+    text: String,
+    /// `YYYY-MM-DD HH:MM:SS`; now when absent.
+    time: Option<String>,
+}
+
+async fn add_inbound(control: Control, Json(add): Json<AddInbound>) -> Result<Json<Value>, Refusal> {
+    let AddInbound { from, to, text, time } = add;
+    add_row(control, Json(AddRow { source: from, destination: to, text, kind: "2".to_owned(), time })).await
+}
+
+async fn inbound(State(shared): Control) -> Json<Value> {
+    let state = shared.state();
+    let texts = state.rows.iter().filter(|row| row.origin == Origin::Inbound).map(|row| {
+        let (from, to) = (state.rows.source(row), row.destination.to_string());
+        json!({"sms_id": row.sms_id, "from": from, "to": to, "text": state.rows.text(row), "time": written(row.time_s)})
+    });
+    Json(texts.collect())
 }
 
 async fn delete_row(State(shared): Control, Path(sms_id): Path<u64>) -> StatusCode {

@@ -37,6 +37,7 @@
 //! | `POST /sandbox/senders` `{"sender_id": "ACME", "approved": true}` | adds or (dis)approves a sender id |
 //! | `POST /sandbox/tokens` `{"revoke_access": true, "burn_refresh": true}` | revokes and burns all there are |
 //! | `POST /sandbox/rows` `{"source", "destination", "text", "type": "2"}` | an inbound (2) or foreign (1) row |
+//! | `GET`, `POST /sandbox/inbound` `{"from", "to", "text", "time"}` | what people wrote; one more such text |
 //! | `DELETE /sandbox/rows/{sms_id}` | takes a row out of the list and the detail call; the book keeps it |
 //!
 //! A rule is flat JSON, `{"operation": "bulk_send", "fault": "drop_answer", "share": 0.05}`: [`Rule`] says when it strikes, [`Fault`] what it

@@ -2,7 +2,7 @@
 
 use super::{
     file::{self, FileArgs, OptionArgs},
-    run,
+    purge, run,
 };
 use crate::{
     exit::{Done, Stop},
@@ -85,6 +85,11 @@ async fn watch(setup: &Setup, dir: PathBuf) -> anyhow::Result<Done> {
         stages.beside("watcher", async move |stop| {
             let clock = || to_load.now();
             Ok(ingest::watch(&to_load, &settings, clock, |happened| tell(&happened, &wake), &stop).await?)
+        });
+        let (of_copies, kept, folder) = (ledger.clone(), purge::Kept::of(setup), dir.clone());
+        stages.beside("purge of copies", async move |stop| {
+            purge::daily_copies(of_copies, &folder, kept, stop).await;
+            Ok(())
         });
         if let Some(gateway) = gateway.clone() {
             stages.know_senders(&ledger, gateway);

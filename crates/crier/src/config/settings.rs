@@ -16,6 +16,7 @@ pub(crate) struct Settings {
     pub(crate) queue_name: String,
     pub(crate) worker: WorkerSettings,
     pub(crate) reconcile: ReconcileSettings,
+    pub(crate) retention: RetentionSettings,
     pub(crate) ingest: IngestSettings,
     pub(crate) plan: PlanSettings,
     pub(crate) log: LogSettings,
@@ -73,6 +74,14 @@ pub(crate) struct ReconcileSettings {
     pub(crate) resend_once: bool,
     pub(crate) first_look: Duration,
     pub(crate) give_up: Duration,
+    pub(crate) inbound_every: Duration,
+}
+
+/// How long texts and numbers are kept.
+#[derive(Clone, Debug)]
+pub(crate) struct RetentionSettings {
+    pub(crate) texts: Duration,
+    pub(crate) numbers: Duration,
 }
 
 /// How files are read.
@@ -147,6 +156,11 @@ impl Settings {
                 })?,
                 first_look: duration(merged, "reconcile.first_look")?,
                 give_up: duration(merged, "reconcile.give_up")?,
+                inbound_every: duration(merged, "reconcile.inbound_every")?,
+            },
+            retention: RetentionSettings {
+                texts: duration(merged, "retention.texts")?,
+                numbers: duration(merged, "retention.numbers")?,
             },
             ingest: IngestSettings {
                 region: checked(merged, "ingest.region", "a country's two letters, like GB", |code| {

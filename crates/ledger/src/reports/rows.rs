@@ -137,7 +137,9 @@ impl Results {
         };
         let rows = read_conn!(self.ledger, operation, |conn, dialect| {
             let statement = format!(
-            "SELECT m.row_number, m.reference, m.destination_raw, CAST(m.destination AS TEXT) AS destination, m.sender,
+                "SELECT m.row_number, m.reference, m.destination_raw, 
+                    CASE WHEN m.destination_hash IS NULL THEN CAST(m.destination AS TEXT) ELSE m.destination_raw END
+                        AS destination, m.sender,
                     t.body, t.encoding, t.segments, m.state, m.reason, m.attempts, m.sent_via, m.sms_id,
                     m.gateway_status, m.id_source, m.scheduled_for, m.valid_until, m.queued_at, m.attempted_at,
                     m.accepted_at, m.checked_at, m.final_at, m.updated_at
@@ -146,8 +148,8 @@ impl Results {
                              AND m.id BETWEEN k.id * 512 AND k.id * 512 + 511
              LEFT JOIN texts t ON t.id = m.text_id
              {wanted} ORDER BY m.id",
-            then_join = dialect.then_join()
-        );
+                then_join = dialect.then_join()
+            );
             let chunks: Vec<i64> =
                 sqlx::query_scalar("SELECT id FROM chunks WHERE campaign_id = $1 AND id > $2 ORDER BY id LIMIT $3")
                     .bind(self.campaign.0)

@@ -3,6 +3,7 @@
 use super::row_state;
 use crate::{
     Ledger, Result,
+    claims::LIVE,
     db::{Dialect, read_conn, sql},
     error::During,
 };
@@ -22,7 +23,7 @@ pub struct Check {
 }
 
 /// Counts of exceptions to what must hold at every commit, with the statement that counts them. `{row_ids}` stands for
-/// the row ids of the attempt `a` as a subquery of one column, `id`.
+/// the row ids of the attempt `a` as a subquery of one column, `id`; `{live}` for what makes the row `o` a live one.
 const EXCEPTIONS: [(&str, &str); 8] = [
     (
         "every row belongs to a chunk of its campaign",
@@ -51,8 +52,7 @@ const EXCEPTIONS: [(&str, &str); 8] = [
     ),
     (
         "no number has two open attempts from one sender",
-        "SELECT count(*) FROM (SELECT 1 FROM messages
-         WHERE sms_id IS NULL AND state IN ('sending', 'unknown', 'held', 'accepted')
+        "SELECT count(*) FROM (SELECT 1 FROM messages o WHERE {live}
          GROUP BY sender, destination HAVING count(*) > 1) AS twice",
     ),
     (
@@ -89,10 +89,13 @@ impl Ledger {
                     Dialect::Sqlite => statement.replace("ON 1 = 1", "ON r.attempt_id = a.id"),
                     Dialect::Postgres => statement.to_owned(),
                 };
-                sqlx::query_scalar(sql(joined.replace("{row_ids}", ids).replace("{rows_of_a}", rows)))
-                    .fetch_one(&mut *conn)
-                    .await
-                    .during(operation)?
+                sqlx::query_scalar(sql(joined
+                    .replace("{row_ids}", ids)
+                    .replace("{rows_of_a}", rows)
+                    .replace("{live}", LIVE)))
+                .fetch_one(&mut *conn)
+                .await
+                .during(operation)?
             });
             let found = if exceptions == 0 { "no exception".to_owned() } else { format!("{exceptions} exceptions") };
             checks.push(Check { check: check.to_owned(), holds: exceptions == 0, found });
