@@ -23,7 +23,14 @@ CREATE TABLE campaigns (
     import_id  BIGINT NOT NULL REFERENCES imports (id),
     name       TEXT   NOT NULL UNIQUE,
     state      TEXT   NOT NULL CONSTRAINT campaign_states CHECK (state IN ('loading', 'active', 'paused', 'cancelled')),
+    state_why  TEXT,             -- who paused or cancelled it, and why
     priority   BIGINT NOT NULL DEFAULT 0,
+    parent_id  BIGINT REFERENCES campaigns (id),  -- the campaign whose failed rows it retries
+    quiet      TEXT,             -- when nobody is texted, as 21:00-08:00
+    weekdays   TEXT,             -- when people are texted, as mon-fri
+    zone       TEXT,             -- of people whose country's is not known
+    rate_us    BIGINT,           -- microseconds for each text; NULL: no limit of its own
+    rate_from  BIGINT NOT NULL DEFAULT 0,  -- its texts are spread up to here, in microseconds since 1970
     created_at BIGINT NOT NULL,
     updated_at BIGINT NOT NULL
 );
@@ -43,6 +50,8 @@ CREATE TABLE chunks (
     campaign_id   BIGINT NOT NULL REFERENCES campaigns (id),
     state         TEXT   NOT NULL CONSTRAINT chunk_states CHECK (state IN ('waiting', 'fed', 'working', 'done')),
     due_at        BIGINT NOT NULL,
+    rows          BIGINT NOT NULL DEFAULT 0,  -- those to be sent when it was loaded
+    expires_at    BIGINT,          -- not after the first valid_until of its unsent rows; NULL: none has one
     fed_at        BIGINT,
     feeds         BIGINT NOT NULL DEFAULT 0,  -- since the last claim
     owner_id      BIGINT,
@@ -51,6 +60,7 @@ CREATE TABLE chunks (
 );
 CREATE INDEX chunks_of_campaign ON chunks (campaign_id, id);
 CREATE INDEX chunks_to_do ON chunks (state, campaign_id, due_at) WHERE state <> 'done';
+CREATE INDEX chunks_expiring ON chunks (expires_at) WHERE state <> 'done' AND expires_at IS NOT NULL;
 
 -- Lists of states are written as ORs: SQLite builds a table in memory for each IN of a CHECK or of an index's WHERE, for each
 -- row that it writes, which takes three times as long as the writing itself.
@@ -78,6 +88,7 @@ CREATE TABLE messages (
     id_source       TEXT   CONSTRAINT sources_of_ids CHECK (id_source IN ('response', 'list')),
     gateway_status  TEXT,
     resends         BIGINT NOT NULL DEFAULT 0,
+    retry_of        BIGINT,  -- the failed row that it retries
     queued_at       BIGINT,
     attempted_at    BIGINT,
     accepted_at     BIGINT,
@@ -108,6 +119,7 @@ CREATE INDEX decided_unfound ON messages (sender, destination)
 CREATE INDEX held_rows ON messages (campaign_id, id) WHERE state = 'held';
 -- Who got which text when: what a plan asks about the people of a file.
 CREATE INDEX texts_of_a_number ON messages (destination, attempted_at) WHERE attempted_at IS NOT NULL;
+CREATE UNIQUE INDEX a_row_is_retried_once ON messages (retry_of) WHERE retry_of IS NOT NULL;
 CREATE INDEX details_due ON messages (check_at) WHERE check_at IS NOT NULL;
 
 CREATE TABLE owners (

@@ -17,4 +17,5 @@ mod first_steps;
 mod launching;
 mod people;
 mod production;
+mod steering;
 mod templates;

@@ -15,6 +15,8 @@ pub mod matching;
 pub mod money;
 pub mod msisdn;
 pub mod outcome;
+pub mod quiet;
+pub mod rate;
 pub mod resolve;
 pub mod sender;
 pub mod state;

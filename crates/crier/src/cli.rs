@@ -1,8 +1,9 @@
 //! The command line.
 
 use crate::commands::{
-    check, completions, config, demo, dial, doctor, held, inbox, ingest, log, migrate, plan, purge, reconciler,
-    resolve, results, run, sandbox, senders, show, status, suppress, verify, watch, worker,
+    cancel, check, completions, config, demo, dial, doctor, held, inbox, ingest, log, migrate, pause, plan, purge,
+    reconciler, reschedule, resolve, results, retry, run, sandbox, senders, show, status, suppress, verify, watch,
+    worker,
 };
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -62,6 +63,11 @@ pub(crate) enum Command {
     Log(log::Args),
     Held(held::Args),
     Resolve(resolve::Args),
+    Pause(pause::Args),
+    Resume(pause::ResumeArgs),
+    Cancel(cancel::Args),
+    Reschedule(reschedule::Args),
+    Retry(retry::Args),
     Verify(verify::Args),
     Suppress(suppress::Args),
     Inbox(inbox::Args),

@@ -51,9 +51,22 @@ impl Feeder {
     /// Feeds until `stop`. A ledger or a Redis that is away is waited for.
     pub async fn run(self, stop: CancellationToken) {
         let mut troubled = false;
+        let mut swept = None;
         let mut last_tidy = tokio::time::Instant::now();
         while !stop.is_cancelled() {
-            match self.feed_once().await {
+            // A woken feeder only feeds: what ends by itself may wait for the next time.
+            let sweep = swept.is_none_or(|at: tokio::time::Instant| at.elapsed() >= self.settings.every);
+            let round = async {
+                if sweep {
+                    self.sweep().await?;
+                }
+                self.feed_once().await
+            };
+            let round = round.await;
+            if sweep && round.is_ok() {
+                swept = Some(tokio::time::Instant::now());
+            }
+            match round {
                 Ok(_) if troubled => {
                     tracing::info!("the feeder goes on");
                     troubled = false;
@@ -77,6 +90,15 @@ impl Feeder {
                 () = tokio::time::sleep(self.settings.every) => {}
             }
         }
+    }
+
+    /// Ends what is not to be sent any more: unsent rows of cancelled campaigns, and those whose time has passed.
+    pub async fn sweep(&self) -> Result<(), FeedError> {
+        const CHUNKS_A_ROUND: u16 = 50;
+        let now = self.ledger.now();
+        self.ledger.sweep_cancelled(None, CHUNKS_A_ROUND, now).await?;
+        self.ledger.sweep_expired(CHUNKS_A_ROUND, now).await?;
+        Ok(())
     }
 
     /// Feeds what is due now; answers how many jobs were pushed.
@@ -111,28 +133,37 @@ pub enum FeedError {
     Queue(#[from] queue::QueueError),
 }
 
-/// Chooses what goes to the queue: lost jobs first, then campaigns by priority, those of one priority in equal turns.
+/// Chooses what goes to the queue: lost jobs first, then campaigns by priority; of one priority always the one that has the
+/// fewest rows on the queue, so that equals get equal shares of recipients.
 ///
-/// Shape: at most `outstanding_max` chunks outstanding in all, lost ones not counted twice; each chunk at most once.
+/// Shape: of each priority and those above it at most `outstanding_max` chunks outstanding, lost ones not counted twice, so
+/// that a full queue keeps nothing urgent out; each chunk at most once.
 fn choose(backlog: &Backlog, outstanding_max: usize) -> Vec<(CampaignId, ChunkId)> {
     let mut next = backlog.lost.clone();
-    let room = outstanding_max.saturating_sub(backlog.outstanding);
     let mut priorities: Vec<i64> = backlog.waiting.iter().map(|waiting| waiting.priority).collect();
     priorities.sort_unstable_by(|a, b| b.cmp(a));
     priorities.dedup();
     let mut chosen = 0;
     for priority in priorities {
-        let equals: Vec<_> = backlog.waiting.iter().filter(|waiting| waiting.priority == priority).collect();
-        let longest = equals.iter().map(|waiting| waiting.chunks.len()).max().unwrap_or(0);
-        for turn in 0..longest {
-            for waiting in &equals {
-                if chosen == room {
-                    return next;
-                }
-                if let Some(chunk) = waiting.chunks.get(turn) {
+        let above = backlog.out.iter().filter(|out| out.priority >= priority).map(|out| out.chunks).sum::<i64>();
+        let room = outstanding_max.saturating_sub(usize::try_from(above).unwrap_or(0));
+        let rows_out = |campaign: CampaignId| {
+            backlog.out.iter().filter(|out| out.campaign == campaign.0).map(|out| out.rows).sum::<i64>()
+        };
+        let equals = backlog.waiting.iter().filter(|waiting| waiting.priority == priority);
+        let mut equals: Vec<_> = equals
+            .map(|waiting| (rows_out(waiting.campaign), waiting, waiting.chunks.iter().zip(&waiting.rows)))
+            .collect();
+        while chosen < room {
+            let Some(turn) = (0..equals.len()).min_by_key(|at| equals[*at].0) else { break };
+            let (rows_out, waiting, chunks) = &mut equals[turn];
+            match chunks.next() {
+                Some((chunk, rows)) => {
                     next.push((waiting.campaign, *chunk));
+                    *rows_out += *rows;
                     chosen += 1;
                 }
+                None => _ = equals.remove(turn),
             }
         }
     }
@@ -142,10 +173,15 @@ fn choose(backlog: &Backlog, outstanding_max: usize) -> Vec<(CampaignId, ChunkId
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ledger::Waiting;
+    use ledger::{Out, Waiting};
+
+    fn out(campaign: i64, priority: i64, chunks: i64) -> Out {
+        Out { campaign, priority, chunks, rows: chunks * 100 }
+    }
 
     fn waiting(campaign: i64, priority: i64, chunks: std::ops::Range<i64>) -> Waiting {
-        Waiting { campaign: CampaignId(campaign), priority, chunks: chunks.map(ChunkId).collect() }
+        let rows = chunks.clone().map(|_| 100).collect();
+        Waiting { campaign: CampaignId(campaign), priority, chunks: chunks.map(ChunkId).collect(), rows }
     }
 
     fn chunks(next: &[(CampaignId, ChunkId)]) -> Vec<i64> {
@@ -163,15 +199,41 @@ mod tests {
 
     #[test]
     fn no_more_than_the_limit_is_outstanding() {
-        let backlog = Backlog { outstanding: 3, waiting: vec![waiting(1, 0, 0..100)], ..Backlog::default() };
+        let backlog = Backlog {
+            outstanding: 3,
+            out: vec![out(1, 0, 3)],
+            waiting: vec![waiting(1, 0, 0..100)],
+            ..Backlog::default()
+        };
         assert_eq!(choose(&backlog, 8).len(), 5);
-        assert!(choose(&Backlog { outstanding: 9, ..backlog }, 8).is_empty());
+        assert!(choose(&Backlog { outstanding: 9, out: vec![out(1, 0, 9)], ..backlog }, 8).is_empty());
     }
 
     #[test]
     fn lost_jobs_are_replayed_even_when_the_queue_counts_as_full() {
         let lost = vec![(CampaignId(1), ChunkId(4))];
-        let backlog = Backlog { outstanding: 8, lost, waiting: vec![waiting(1, 0, 5..9)] };
+        let backlog = Backlog { outstanding: 8, out: vec![out(1, 0, 8)], lost, waiting: vec![waiting(1, 0, 5..9)] };
         assert_eq!(chunks(&choose(&backlog, 8)), [4]);
+    }
+
+    #[test]
+    fn a_full_queue_keeps_nothing_urgent_out() {
+        let backlog = Backlog {
+            out: vec![out(1, 0, 8)],
+            waiting: vec![waiting(1, 0, 1..9), waiting(2, 5, 20..22)],
+            ..Backlog::default()
+        };
+        assert_eq!(chunks(&choose(&backlog, 8)), [20, 21]);
+    }
+
+    #[test]
+    fn a_campaign_with_less_on_the_queue_catches_up_by_recipients() {
+        let mut small = waiting(2, 0, 20..40);
+        small.rows = vec![10; 20];
+        let backlog =
+            Backlog { out: vec![out(1, 0, 1)], waiting: vec![waiting(1, 0, 1..9), small], ..Backlog::default() };
+        let next = choose(&backlog, 64);
+        let of_small = next.iter().take_while(|(campaign, _)| campaign.0 == 2).count();
+        assert_eq!(of_small, 10, "ten small chunks have as many recipients as a big one");
     }
 }

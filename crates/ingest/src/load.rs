@@ -191,7 +191,15 @@ pub(crate) async fn begin(
         campaigns: preview
             .campaigns
             .iter()
-            .map(|campaign| NewCampaign { name: campaign.name.clone(), priority })
+            .map(|campaign| NewCampaign {
+                name: campaign.name.clone(),
+                priority,
+                quiet: preview.options.quiet.clone(),
+                weekdays: preview.options.weekdays.clone(),
+                zone: preview.options.zone.clone(),
+                // It was read when the file was checked.
+                rate: preview.options.rate().ok().flatten(),
+            })
             .collect(),
     };
     Ok(match past_conflicts(|| ledger.begin_import(&new, now)).await? {

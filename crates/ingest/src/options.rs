@@ -4,10 +4,15 @@ use crate::{
     columns::Columns,
     refusal::Refusal,
     source::{file_name, open_regular},
-    times::Times,
+    times::{Bound, Times},
 };
-use campaign::{Money, Region, SenderId, template::Template};
-use serde::{Deserialize, Serialize};
+use campaign::{
+    Money, Region, SenderId,
+    quiet::{Hours, HoursError},
+    rate::{NoRate, Rate},
+    template::Template,
+};
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
 use std::{io::Read, path::Path};
 
 const MAX_SEGMENTS: u32 = 4;
@@ -40,9 +45,18 @@ pub struct Options {
     /// Zone of times that name none; Europe/London unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
-    /// Higher goes first; 0 unless set.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Higher goes first; 0 unless set. In a file also `high`, `normal` or `low`.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "priority_as_written")]
     pub priority: Option<i32>,
+    /// Hours in which nobody is texted, as `21:00-08:00`, by the clocks of the recipient's country.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quiet: Option<String>,
+    /// Days on which people are texted, as `mon-fri`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weekdays: Option<String>,
+    /// Most texts in a time, as `100/min`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate: Option<String>,
     /// Texts with more segments are rejected; 4 unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_segments: Option<u32>,
@@ -55,6 +69,33 @@ pub struct Options {
     /// The file is refused unless what this plan promised still holds; see [`PlanId`](crate::PlanId).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub require_plan: Option<String>,
+}
+
+/// Reads a priority: `high`, `normal`, `low` or a number.
+///
+/// # Errors
+/// It is none of these.
+pub fn parse_priority(text: &str) -> Result<i32, String> {
+    match text.trim() {
+        "high" => Ok(100),
+        "normal" => Ok(0),
+        "low" => Ok(-100),
+        number => number.parse().map_err(|_| format!("{text:?} is no priority; write high, normal, low or a number")),
+    }
+}
+
+fn priority_as_written<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i32>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Number(i32),
+        Name(String),
+    }
+    Ok(match Option::<Written>::deserialize(deserializer)? {
+        None => None,
+        Some(Written::Number(number)) => Some(number),
+        Some(Written::Name(name)) => Some(parse_priority(&name).map_err(D::Error::custom)?),
+    })
 }
 
 impl Options {
@@ -93,11 +134,24 @@ impl Options {
             region: self.region.or(other.region),
             zone: self.zone.or(other.zone),
             priority: self.priority.or(other.priority),
+            quiet: self.quiet.or(other.quiet),
+            weekdays: self.weekdays.or(other.weekdays),
+            rate: self.rate.or(other.rate),
             max_segments: self.max_segments.or(other.max_segments),
             encoding: self.encoding.or(other.encoding),
             max_cost: self.max_cost.or(other.max_cost),
             require_plan: self.require_plan.or(other.require_plan),
         }
+    }
+
+    /// When people may be texted; `None` at any time.
+    pub(crate) fn hours(&self) -> Result<Option<Hours>, HoursError> {
+        Hours::parse(self.quiet.as_deref(), self.weekdays.as_deref(), self.zone.as_deref().unwrap_or("Europe/London"))
+    }
+
+    /// Most texts in a time.
+    pub(crate) fn rate(&self) -> Result<Option<Rate>, NoRate> {
+        self.rate.as_deref().map(Rate::parse).transpose()
     }
 
     /// The encoding to read a file by that has no byte order mark.
@@ -160,11 +214,14 @@ impl Defaults {
         };
         let times =
             Times::new(options.zone.as_deref().unwrap_or("Europe/London")).map_err(|error| wrong("zone", &error))?;
-        for (key, value) in [("send_at", &options.send_at), ("valid_until", &options.valid_until)] {
+        let bounds = [("send_at", &options.send_at, Bound::From), ("valid_until", &options.valid_until, Bound::Until)];
+        for (key, value, bound) in bounds {
             if let Some(value) = value {
-                times.read(value).map_err(|error| wrong(key, &error))?;
+                times.read(value, bound).map_err(|error| wrong(key, &error))?;
             }
         }
+        options.hours().map_err(|error| wrong(error.key(), &error))?;
+        options.rate().map_err(|error| wrong("rate", &error))?;
         let max_segments = options.max_segments.unwrap_or(MAX_SEGMENTS);
         if max_segments == 0 {
             return Err(wrong("max_segments", &"it must be at least 1"));

@@ -122,13 +122,22 @@ pub(crate) struct Counter {
     pub(crate) samples_max: usize,
     pub(crate) now: Timestamp,
     pub(crate) ambiguous_times: u64,
+    first_ambiguous: u32,
     pub(crate) past_send_at: u64,
     by_campaign: Vec<(u64, u64)>,
 }
 
 impl Counter {
     pub(crate) fn new(preview: Preview, samples_max: usize, now: Timestamp) -> Self {
-        Self { preview, samples_max, now, ambiguous_times: 0, past_send_at: 0, by_campaign: Vec::new() }
+        Self {
+            preview,
+            samples_max,
+            now,
+            ambiguous_times: 0,
+            first_ambiguous: 0,
+            past_send_at: 0,
+            by_campaign: Vec::new(),
+        }
     }
 
     pub(crate) fn count(&mut self, row: &Row) {
@@ -160,7 +169,10 @@ impl Counter {
         preview.sendable += 1;
         self.by_campaign[campaign].1 += 1;
         preview.repaired += u64::from(row.repaired);
-        self.ambiguous_times += u64::from(row.ambiguous_time);
+        if row.ambiguous_time {
+            self.first_ambiguous = if self.ambiguous_times == 0 { row.number } else { self.first_ambiguous };
+            self.ambiguous_times += 1;
+        }
         if let Some(text) = &row.text {
             preview.segments += u64::from(text.stats.segments);
             match text.stats.encoding {
@@ -206,7 +218,7 @@ impl Counter {
 
     /// The preview, with what the counts amount to said in sentences.
     pub(crate) fn finish(self, campaigns: &[String], texts: u64, senders_checked: bool) -> Preview {
-        let Self { mut preview, ambiguous_times, past_send_at, by_campaign, .. } = self;
+        let Self { mut preview, ambiguous_times, first_ambiguous, past_send_at, by_campaign, .. } = self;
         preview.texts = texts;
         preview.campaigns = campaigns
             .iter()
@@ -221,7 +233,9 @@ impl Counter {
         };
         note(preview.repaired, "the number's lost leading zero was put back");
         note(preview.ucs2, "sent as UCS-2, which holds 70 characters a segment instead of 160");
-        note(ambiguous_times, "a time that the clocks skip or show twice was read by the offset before the change");
+        let change = "a time that the clocks skip is read as the moment after, one that they show twice as the first for \
+                      send_at and the last for valid_until";
+        note(ambiguous_times, &format!("{change}; first in row {first_ambiguous}"));
         note(past_send_at, "send_at has passed, sent at once");
         if !senders_checked {
             notes.push("the senders were not checked: `crier senders list` learns which are approved".to_owned());

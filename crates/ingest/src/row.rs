@@ -9,7 +9,7 @@ use crate::{
     refusal::Refusal,
     seen::{Earlier, Seen},
     texts::{Text, Texts},
-    times::{NoTime, Read},
+    times::{Bound, NoTime, ReadTime},
 };
 use campaign::{Msisdn, SenderId};
 use csv::StringRecord;
@@ -91,7 +91,7 @@ pub(crate) struct Assessor {
     texts: Texts,
     seen: Seen,
     /// The times written last: mostly all rows have the same.
-    times: [(String, Option<Result<Read, NoTime>>); 2],
+    times: [(String, Option<Result<ReadTime, NoTime>>); 2],
 }
 
 impl Assessor {
@@ -188,14 +188,14 @@ impl Assessor {
         match self.time(0, record) {
             Ok(read) => {
                 row.send_at = read.map(|read| read.at);
-                row.ambiguous_time |= read.is_some_and(|read| read.ambiguous);
+                row.ambiguous_time |= read.is_some_and(|read| read.change.is_some());
             }
             Err(error) => note(Reject::new("send_at", format!("send_at is {error}"))),
         }
         match self.time(1, record) {
             Ok(read) => {
                 row.valid_until = read.map(|read| read.at);
-                row.ambiguous_time |= read.is_some_and(|read| read.ambiguous);
+                row.ambiguous_time |= read.is_some_and(|read| read.change.is_some());
             }
             Err(error) => note(Reject::new("valid_until", format!("valid_until is {error}"))),
         }
@@ -268,10 +268,10 @@ impl Assessor {
         self.texts.of_row(row, written, has_column, value).map_err(|error| Reject::new(error.code(), error))
     }
 
-    fn time(&mut self, which: usize, record: &StringRecord) -> Result<Option<Read>, NoTime> {
-        let (column, default) = match which {
-            0 => (self.columns.send_at, &self.defaults.send_at),
-            _ => (self.columns.valid_until, &self.defaults.valid_until),
+    fn time(&mut self, which: usize, record: &StringRecord) -> Result<Option<ReadTime>, NoTime> {
+        let (column, default, bound) = match which {
+            0 => (self.columns.send_at, &self.defaults.send_at, Bound::From),
+            _ => (self.columns.valid_until, &self.defaults.valid_until, Bound::Until),
         };
         let Some(written) = cell(record, column).or(default.as_deref()) else { return Ok(None) };
         let (last, read) = &mut self.times[which];
@@ -279,7 +279,7 @@ impl Assessor {
             Some(read) if last == written => read.clone().map(Some),
             _ => {
                 written.clone_into(last);
-                read.insert(self.defaults.times.read(written)).clone().map(Some)
+                read.insert(self.defaults.times.read(written, bound)).clone().map(Some)
             }
         }
     }

@@ -15,10 +15,12 @@ use crate::{
 use campaign::{
     AttemptId, ChunkId, Msisdn, OwnerId, RowId, SenderId, TextId,
     batch::{self, Sendable},
+    quiet::{Hours, Window},
+    rate::Rate,
 };
 use jiff::{SignedDuration, Timestamp};
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -46,7 +48,7 @@ pub struct ClaimedBatch {
     /// To whom, in the order in which the call names them.
     pub destinations: Vec<Msisdn>,
     pub(crate) rows: Vec<RowId>,
-    /// The earliest time at which a row of it expires.
+    /// The earliest time at which a row of it expires or its hours end.
     pub valid_until: Option<Timestamp>,
 }
 
@@ -133,6 +135,53 @@ struct Candidate {
     valid_until: Option<i64>,
 }
 
+/// The chunk that a claim is about, and what its campaign says.
+#[derive(sqlx::FromRow)]
+struct Found {
+    campaign: i64,
+    chunk_state: String,
+    campaign_state: String,
+    batch_len_max: Option<i64>,
+    quiet: Option<String>,
+    weekdays: Option<String>,
+    zone: Option<String>,
+    rate_us: Option<i64>,
+}
+
+/// Rows by whether people may be texted now.
+#[derive(Default)]
+struct ByHours {
+    /// When the hours of a row end that may be sent now, in milliseconds.
+    open: HashMap<i64, i64>,
+    /// The rows that may not be sent, by when they may.
+    closed: BTreeMap<Timestamp, Vec<i64>>,
+}
+
+impl Found {
+    /// Takes the rows out whose people may not be texted now.
+    fn by_hours(&self, candidates: &mut Vec<Candidate>, now: Timestamp) -> ByHours {
+        let mut split = ByHours::default();
+        let zone = self.zone.as_deref().unwrap_or("Europe/London");
+        // What can't be read was never written: hours are checked before a campaign is loaded.
+        let Ok(Some(hours)) = Hours::parse(self.quiet.as_deref(), self.weekdays.as_deref(), zone) else { return split };
+        let mut windows = HashMap::new();
+        candidates.retain(|row| {
+            let country = Msisdn::from_digits(row.destination.cast_unsigned()).and_then(Msisdn::region);
+            match windows.entry(country).or_insert_with(|| hours.window(country, now)) {
+                Window::Open { until } => {
+                    split.open.insert(row.id, ms(*until));
+                    true
+                }
+                Window::Closed { until } => {
+                    split.closed.entry(*until).or_default().push(row.id);
+                    false
+                }
+            }
+        });
+        split
+    }
+}
+
 impl Ledger {
     /// Claims what may be sent of a chunk: still queued, due, valid, not opted out, and with no other open text to the same
     /// (sender, number). Writes an attempt for each batch and commits.
@@ -159,8 +208,10 @@ impl Ledger {
         // A stale job commits too: a dropped transaction would keep its lock until the connection is used again.
         let claim = write_tx!(self, operation, |tx, dialect| 'claim: {
             pass_gate!(tx, Gate::Claim, dialect, operation);
-            let found: Option<(i64, String, String, Option<i64>)> = sqlx::query_as(sql(format!(
-                "SELECT k.campaign_id, k.state, c.state, k.batch_len_max FROM chunks k
+            let found: Option<Found> = sqlx::query_as(sql(format!(
+                "SELECT k.campaign_id AS campaign, k.state AS chunk_state, c.state AS campaign_state, k.batch_len_max,
+                        c.quiet, c.weekdays, c.zone, c.rate_us
+                 FROM chunks k
                  JOIN campaigns c ON c.id = k.campaign_id WHERE k.id = $1{}",
                 if dialect.for_update().is_empty() { "" } else { " FOR UPDATE OF k" }
             )))
@@ -168,11 +219,12 @@ impl Ledger {
             .fetch_optional(&mut *tx)
             .await
             .during(operation)?;
-            let Some((campaign, chunk_state, campaign_state, halved)) = found else { break 'claim Claim::NotForUs };
-            if chunk_state != "fed" {
+            let Some(found) = found else { break 'claim Claim::NotForUs };
+            let (campaign, halved) = (found.campaign, found.batch_len_max);
+            if found.chunk_state != "fed" {
                 break 'claim Claim::NotForUs;
             }
-            let runs = campaign_state == "active";
+            let runs = found.campaign_state == "active";
             sqlx::query("UPDATE chunks SET state = $2, owner_id = $3, feeds = 0 WHERE id = $1 AND state = 'fed'")
                 .bind(chunk.0)
                 .bind(if runs { "working" } else { "waiting" })
@@ -220,6 +272,21 @@ impl Ledger {
                     .fetch_all(&mut *tx)
                     .await
                     .during(operation)?;
+                let split = found.by_hours(&mut candidates, now);
+                for (until, rows) in split.closed {
+                    sqlx::query(sql(format!(
+                        "UPDATE messages SET not_before = $3, updated_at = $2, reason = $4
+                         WHERE id IN {} AND state IN ('queued', 'scheduled')",
+                        dialect.ids(1)
+                    )))
+                    .bind(json_ids(rows))
+                    .bind(ms(now))
+                    .bind(ms(until))
+                    .bind(format!("waits for its hours, until {until}"))
+                    .execute(&mut *tx)
+                    .await
+                    .during(operation)?;
+                }
                 // Two texts to one recipient in one chunk go one after the other, too.
                 let mut recipients = HashSet::new();
                 let mut behind = Vec::new();
@@ -244,8 +311,28 @@ impl Ledger {
                     .await
                     .during(operation)?;
                 }
+                if let Some(text_us) = found.rate_us {
+                    // Locked: the claims of all workers share the campaign's rate.
+                    let spread_to: i64 = sqlx::query_scalar(sql(format!(
+                        "SELECT rate_from FROM campaigns WHERE id = $1{}",
+                        dialect.for_update()
+                    )))
+                    .bind(campaign)
+                    .fetch_one(&mut *tx)
+                    .await
+                    .during(operation)?;
+                    let (allowed, after) = Rate { text_us }.allowed(spread_to, now.as_microsecond());
+                    candidates.truncate(usize::try_from(allowed).unwrap_or(0));
+                    sqlx::query("UPDATE campaigns SET rate_from = $2 WHERE id = $1")
+                        .bind(campaign)
+                        .bind(after(i64::try_from(candidates.len()).unwrap_or(0)))
+                        .execute(&mut *tx)
+                        .await
+                        .during(operation)?;
+                }
+                let ends = |row: &Candidate| row.valid_until.into_iter().chain(split.open.get(&row.id).copied()).min();
                 let expiries: HashMap<i64, i64> =
-                    candidates.iter().filter_map(|row| Some((row.id, row.valid_until?))).collect();
+                    candidates.iter().filter_map(|row| Some((row.id, ends(row)?))).collect();
                 let halved = halved.and_then(|max| usize::try_from(max).ok()).unwrap_or(usize::MAX);
                 let batches = batch::form(sendable(candidates), batch_len_max.min(halved));
                 let texts = {

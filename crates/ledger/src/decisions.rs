@@ -77,7 +77,8 @@ pub struct FoundRow {
 /// What is still to be done, by what it waits for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Todo {
-    /// Chunks of active campaigns with rows to send, now or later; not those that only wait behind held rows.
+    /// Chunks of active campaigns with rows to send, now or later, and of cancelled ones with rows to end; not those that only
+    /// wait behind held rows.
     pub chunks: u64,
     /// Attempts that are being made or whose texts are not all found.
     pub attempts: u64,
@@ -100,7 +101,7 @@ impl Ledger {
             read_conn!(self, operation, |conn, dialect| {
                 sqlx::query_as(
                     "SELECT (SELECT count(*) FROM chunks k JOIN campaigns c ON c.id = k.campaign_id
-                            WHERE k.state <> 'done' AND k.blocked = 0 AND c.state = 'active'),
+                            WHERE k.state <> 'done' AND k.blocked = 0 AND c.state IN ('active', 'cancelled')),
                         (SELECT count(*) FROM attempts WHERE state IN ('formed', 'sending', 'accepted', 'unknown')),
                         (SELECT count(*) FROM messages WHERE check_at IS NOT NULL),
                         (SELECT count(*) FROM windows)",

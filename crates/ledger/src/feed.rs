@@ -18,6 +18,21 @@ pub struct Waiting {
     pub priority: i64,
     /// Its chunks that are due, in file order, at most as many as were asked for.
     pub chunks: Vec<ChunkId>,
+    /// The rows of each of them.
+    pub rows: Vec<i64>,
+}
+
+/// What of one campaign is on the queue or being worked on.
+#[derive(Clone, Copy, Debug, sqlx::FromRow)]
+pub struct Out {
+    /// The campaign's id.
+    pub campaign: i64,
+    /// Its priority.
+    pub priority: i64,
+    /// Its chunks.
+    pub chunks: i64,
+    /// Their rows.
+    pub rows: i64,
 }
 
 /// What the feeder sees.
@@ -25,6 +40,8 @@ pub struct Waiting {
 pub struct Backlog {
     /// Chunks on the queue or being worked on.
     pub outstanding: usize,
+    /// The same by campaign.
+    pub out: Vec<Out>,
     /// Chunks that were put on the queue so long ago that their job must be lost.
     pub lost: Vec<(CampaignId, ChunkId)>,
     /// What could go next.
@@ -43,10 +60,14 @@ impl Ledger {
         let operation = "read what is to be sent next";
         let limit = i64::try_from(at_most).unwrap_or(i64::MAX);
         Ok(read_conn!(self, operation, |conn, dialect| {
-            let outstanding: i64 = sqlx::query_scalar("SELECT count(*) FROM chunks WHERE state IN ('fed', 'working')")
-                .fetch_one(&mut *conn)
-                .await
-                .during(operation)?;
+            let out: Vec<Out> = sqlx::query_as(
+                "SELECT k.campaign_id AS campaign, c.priority, count(*) AS chunks, CAST(sum(k.rows) AS BIGINT) AS rows
+                 FROM chunks k JOIN campaigns c ON c.id = k.campaign_id
+                 WHERE k.state IN ('fed', 'working') GROUP BY k.campaign_id, c.priority",
+            )
+            .fetch_all(&mut *conn)
+            .await
+            .during(operation)?;
             // Those of paused campaigns too: a claim puts them to rest, else they would count as outstanding for ever.
             let lost: Vec<(i64, i64)> = sqlx::query_as(sql(format!(
                 "SELECT campaign_id, id FROM chunks WHERE state = 'fed' AND {LOST} ORDER BY fed_at LIMIT $3"
@@ -57,8 +78,13 @@ impl Ledger {
             .fetch_all(&mut *conn)
             .await
             .during(operation)?;
-            let campaigns: Vec<(i64, i64)> = sqlx::query_as(
-                "SELECT id, priority FROM campaigns c WHERE state = 'active' AND EXISTS
+            // One with a rate has one chunk out at a time, and none before a second's worth or a text may go.
+            let campaigns: Vec<(i64, i64, Option<i64>)> = sqlx::query_as(
+                "SELECT id, priority, rate_us FROM campaigns c WHERE state = 'active'
+                    AND (rate_us IS NULL OR rate_from + CASE WHEN rate_us > 1000000 THEN rate_us ELSE 1000000 END <= $1 * 1000
+                        AND NOT EXISTS
+                        (SELECT 1 FROM chunks k WHERE k.campaign_id = c.id AND k.state IN ('fed', 'working')))
+                    AND EXISTS
                     (SELECT 1 FROM chunks k WHERE k.campaign_id = c.id AND k.state = 'waiting' AND k.due_at <= $1)
                  ORDER BY priority DESC, id",
             )
@@ -67,29 +93,53 @@ impl Ledger {
             .await
             .during(operation)?;
             let mut waiting = Vec::with_capacity(campaigns.len());
-            for (campaign, priority) in campaigns {
-                let chunks: Vec<i64> = sqlx::query_scalar(
-                    "SELECT id FROM chunks WHERE state = 'waiting' AND campaign_id = $1 AND due_at <= $2
+            for (campaign, priority, rate) in campaigns {
+                let chunks: Vec<(i64, i64)> = sqlx::query_as(
+                    "SELECT id, rows FROM chunks WHERE state = 'waiting' AND campaign_id = $1 AND due_at <= $2
                      ORDER BY due_at, id LIMIT $3",
                 )
                 .bind(campaign)
                 .bind(ms(now))
-                .bind(limit)
+                .bind(if rate.is_some() { 1 } else { limit })
                 .fetch_all(&mut *conn)
                 .await
                 .during(operation)?;
                 waiting.push(Waiting {
                     campaign: CampaignId(campaign),
                     priority,
-                    chunks: chunks.into_iter().map(ChunkId).collect(),
+                    chunks: chunks.iter().map(|(chunk, _)| ChunkId(*chunk)).collect(),
+                    rows: chunks.into_iter().map(|(_, rows)| rows).collect(),
                 });
             }
             Backlog {
-                outstanding: usize::try_from(outstanding).unwrap_or(0),
+                outstanding: usize::try_from(out.iter().map(|out| out.chunks).sum::<i64>()).unwrap_or(0),
+                out,
                 lost: lost.into_iter().map(|(campaign, chunk)| (CampaignId(campaign), ChunkId(chunk))).collect(),
                 waiting,
             }
         }))
+    }
+
+    /// The chunk that a job should be used for: the most urgent that is on the queue, the job's own among equals. `None` when
+    /// none is left.
+    ///
+    /// So an urgent campaign waits behind the calls that are being made, not behind the jobs that are ahead of its own; the
+    /// job that it came by is used for another chunk.
+    pub async fn most_urgent(&self, own: ChunkId) -> Result<Option<ChunkId>> {
+        let operation = "read which chunk is the most urgent";
+        let found: Option<i64> = read_conn!(self, operation, |conn, dialect| {
+            sqlx::query_scalar(
+                "SELECT k.id FROM chunks k JOIN campaigns c ON c.id = k.campaign_id
+                 WHERE k.state = 'fed' AND (c.state = 'active' OR k.id = $1)
+                 ORDER BY CASE WHEN c.state = 'active' THEN 0 ELSE 1 END, c.priority DESC,
+                    CASE WHEN k.id = $1 THEN 0 ELSE 1 END, k.fed_at, k.id LIMIT 1",
+            )
+            .bind(own.0)
+            .fetch_optional(&mut *conn)
+            .await
+            .during(operation)?
+        });
+        Ok(found.map(ChunkId))
     }
 
     /// Marks chunks as being on the queue, and answers those that this call marked: of several feeders one gets each, also

@@ -7,7 +7,7 @@ use crate::{
     events::append_event,
     time::{instant, ms},
 };
-use campaign::{CampaignId, ChunkId, ImportId, Msisdn, OwnerId, RowState, SenderId, TextId};
+use campaign::{CampaignId, ChunkId, ImportId, Msisdn, OwnerId, RowState, SenderId, TextId, rate::Rate};
 use jiff::{SignedDuration, Timestamp};
 use sqlx::QueryBuilder;
 
@@ -36,12 +36,20 @@ pub struct NewImport {
 }
 
 /// One campaign of a file.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct NewCampaign {
     /// The name that the file gives it.
     pub name: String,
     /// Higher goes first.
     pub priority: i32,
+    /// When nobody is texted, as [`campaign::quiet::Hours`] reads it.
+    pub quiet: Option<String>,
+    /// The days on which people are texted, likewise.
+    pub weekdays: Option<String>,
+    /// The zone of people whose country's is not known.
+    pub zone: Option<String>,
+    /// Most texts in a time.
+    pub rate: Option<Rate>,
 }
 
 /// What [`Ledger::begin_import`] found.
@@ -309,13 +317,18 @@ impl Ledger {
                 let mut nth = 1;
                 let id: i64 = loop {
                     let inserted: Option<i64> = sqlx::query_scalar(
-                        "INSERT INTO campaigns (import_id, name, state, priority, created_at, updated_at)
-                         VALUES ($1, $2, 'loading', $3, $4, $4) ON CONFLICT (name) DO NOTHING RETURNING id",
+                        "INSERT INTO campaigns (import_id, name, state, priority, quiet, weekdays, zone, rate_us, created_at,
+                                                updated_at)
+                         VALUES ($1, $2, 'loading', $3, $5, $6, $7, $8, $4, $4) ON CONFLICT (name) DO NOTHING RETURNING id",
                     )
                     .bind(import)
                     .bind(&name)
                     .bind(i64::from(campaign.priority))
                     .bind(ms(now))
+                    .bind(campaign.quiet.as_deref())
+                    .bind(campaign.weekdays.as_deref())
+                    .bind(campaign.zone.as_deref())
+                    .bind(campaign.rate.map(|rate| rate.text_us))
                     .fetch_optional(&mut *tx)
                     .await
                     .during(operation)?;
@@ -352,17 +365,20 @@ impl Ledger {
             }
             let mut fresh: Vec<&NewChunk> = Vec::with_capacity(chunks.len());
             for chunk in chunks {
-                let sendable = chunk.rows.iter().any(|row| matches!(row.state, RowState::Queued | RowState::Scheduled));
+                let unsent =
+                    || chunk.rows.iter().filter(|row| matches!(row.state, RowState::Queued | RowState::Scheduled));
                 let due = chunk.rows.iter().filter_map(|row| row.scheduled_for).min().map_or(0, ms);
                 let inserted = sqlx::query(
-                    "INSERT INTO chunks (id, import_id, campaign_id, state, due_at) VALUES ($1, $2, $3, $4, $5)
-                     ON CONFLICT (id) DO NOTHING",
+                    "INSERT INTO chunks (id, import_id, campaign_id, state, due_at, rows, expires_at)
+                     VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (id) DO NOTHING",
                 )
                 .bind(chunk.id.0)
                 .bind(import.0)
                 .bind(chunk.campaign.0)
-                .bind(if sendable { "waiting" } else { "done" })
+                .bind(if unsent().next().is_some() { "waiting" } else { "done" })
                 .bind(if chunk.rows.iter().all(|row| row.scheduled_for.is_some()) { due } else { 0 })
+                .bind(i64::try_from(unsent().count()).unwrap_or(0))
+                .bind(unsent().filter_map(|row| row.valid_until).min().map(ms))
                 .execute(&mut *tx)
                 .await
                 .during(operation)?

@@ -23,8 +23,11 @@ mod overlap;
 mod owners;
 mod readings;
 mod reports;
+mod reschedule;
 mod retention;
+mod retry;
 mod statuses;
+mod steering;
 mod time;
 mod tokens;
 mod transitions;
@@ -36,7 +39,7 @@ pub use db::{Ledger, Schema};
 pub use decisions::{Decided, Decider, EarlierDecision, FoundRow, Todo, Verdict};
 pub use error::{Error, ErrorKind, chain};
 pub use events::Event;
-pub use feed::{Backlog, Waiting};
+pub use feed::{Backlog, Out, Waiting};
 pub use imports::{Encoding, ImportStart, NewCampaign, NewChunk, NewImport, NewRow, NewText, Totals};
 pub use inbound::{Inbound, InboundText, TakenInbound};
 pub use listing::{Applied, Delivery, ListedText};
@@ -49,8 +52,11 @@ pub use reports::{
     CampaignSummary, Check, FailureReason, HeldRow, LiveOwner, Log, LogEntry, REPORT_COLUMNS, ReportRow, Results,
     Story, StoryAttempt, StoryEvent, StoryReading, Trouble, WaitingRows,
 };
+pub use reschedule::{NewTimes, Rescheduled};
 pub use retention::{Purged, Retention};
+pub use retry::{Retriable, Retry};
 pub use statuses::{DueDetail, PendingWindow};
+pub use steering::{By, CampaignState, Steered, Swept};
 pub use tokens::{TokenClaim, TokenRow, TokenTrouble, TokenTroubleKind};
 
 /// Result of every call of this crate.

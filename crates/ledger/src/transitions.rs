@@ -1,23 +1,35 @@
 //! Transitions that more than one caller makes, each within its caller's transaction and guarded by the state that it leaves.
 
-/// Has a chunk looked at by the time at which a row of it that is queued again is due: it may have been put to rest before,
-/// or wait for a later row.
+/// Has a chunk looked at by the time at which a row of it that is queued again is due, or expires: it may have been put to
+/// rest before, or wait for a later row.
 ///
 /// Not guarded by the chunk's state: whoever puts the chunk to rest at this moment is waited for, or would not see the row.
 macro_rules! wake_chunk {
-    ($tx:expr, $chunk:expr, $due:expr, $operation:expr) => {
+    ($tx:expr, $chunk:expr, $due:expr, $operation:expr) => {{
+        let (first, last) = $chunk.row_range();
+        let expiry: Option<i64> = sqlx::query_scalar(
+            "SELECT min(valid_until) FROM messages WHERE id BETWEEN $1 AND $2 AND state IN ('queued', 'scheduled')",
+        )
+        .bind(first.0)
+        .bind(last.0)
+        .fetch_one(&mut *$tx)
+        .await
+        .during($operation)?;
         sqlx::query(
             "UPDATE chunks SET state = CASE WHEN state = 'done' THEN 'waiting' ELSE state END,
-                due_at = CASE WHEN state = 'done' OR due_at > $2 THEN $2 ELSE due_at END
+                due_at = CASE WHEN state = 'done' OR due_at > $2 THEN $2 ELSE due_at END,
+                expires_at = CASE WHEN $3 < coalesce(expires_at, $3 + 1) THEN $3 ELSE expires_at END
              WHERE id = $1",
         )
         .bind($chunk.0)
         .bind($due)
+        .bind(expiry)
         .execute(&mut *$tx)
         .await
         .during($operation)?
-    };
+    }};
 }
+
 /// Has chunks looked at whose rows waited behind held ones: one of those is held no more. A chunk that waits behind another
 /// is put to rest again by its next claim.
 macro_rules! unblock_chunks {

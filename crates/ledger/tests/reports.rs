@@ -24,7 +24,7 @@ async fn loaded(url: &str) -> Loaded {
     ledger.migrate().await.unwrap();
     let now: Timestamp = NOW.parse().unwrap();
     let owner = ledger.register_owner("test", "here", std::process::id(), now).await.unwrap();
-    let campaigns = ["spring", "autumn"].map(|name| NewCampaign { name: name.to_owned(), priority: 0 });
+    let campaigns = ["spring", "autumn"].map(|name| NewCampaign { name: name.to_owned(), ..NewCampaign::default() });
     let import = NewImport {
         file_name: "customers.csv".to_owned(),
         sha256: "00".to_owned(),

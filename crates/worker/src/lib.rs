@@ -6,7 +6,7 @@
 //!
 //! Deliberately not here: what happens to an unknown outcome (`reconciler`) and what is sent next (`ingest::feeder`).
 
-use campaign::budget::CallClass;
+use campaign::{ChunkId, budget::CallClass};
 use gateway::{CallError, CallErrorKind, Gateway};
 use jiff::SignedDuration;
 use ledger::{Claim, ClaimedBatch, Ledger, OwnerGuard, RetryPolicy, SendingBatch, Start, Unsent, chain};
@@ -20,6 +20,9 @@ use tokio_util::sync::CancellationToken;
 
 /// A request that has not gone out this long after its attempt was marked is taken back: the process was frozen between.
 const START_WITHIN: Duration = Duration::from_secs(2);
+
+/// How often a worker looks for a chunk that nobody else has taken meanwhile.
+const TRIES: u32 = 4;
 
 /// How a worker works.
 #[derive(Clone, Copy, Debug)]
@@ -83,18 +86,7 @@ impl Worker {
         if stop.is_cancelled() {
             return;
         }
-        let batches = match self.ledger.claim(chunk, owner, self.settings.batch_len_max, self.ledger.now()).await {
-            Ok(Claim::Batches(batches)) => batches,
-            Ok(Claim::NotForUs) => {
-                tracing::debug!(chunk.id = %chunk, "a redelivered job claims nothing");
-                return;
-            }
-            Ok(Claim::Paused) => return,
-            Err(error) => {
-                tracing::warn!(chunk.id = %chunk, error = %chain(&error), "could not claim a chunk; its job comes again");
-                return;
-            }
-        };
+        let Some((chunk, batches)) = self.claim_most_urgent(chunk, owner).await else { return };
         for batch in batches {
             self.send(batch, stop).await;
         }
@@ -104,6 +96,32 @@ impl Worker {
             tracing::error!(chunk.id = %chunk, "the ledger was away too long; the chunk is taken up when this worker ends");
         }
         self.finished.notify_one();
+    }
+
+    /// Claims what is the most urgent by now; `None` when nothing is left that may be sent.
+    async fn claim_most_urgent(&self, own: ChunkId, owner: &OwnerGuard) -> Option<(ChunkId, Vec<ClaimedBatch>)> {
+        // Others look at the same moment: who comes second looks again.
+        for _ in 0..TRIES {
+            let claim = async {
+                let Some(chunk) = self.ledger.most_urgent(own).await? else { return Ok(None) };
+                let claim = self.ledger.claim(chunk, owner, self.settings.batch_len_max, self.ledger.now()).await?;
+                Ok::<_, ledger::Error>(Some((chunk, claim)))
+            };
+            match claim.await {
+                Ok(Some((chunk, Claim::Batches(batches)))) => return Some((chunk, batches)),
+                Ok(Some((_, Claim::NotForUs))) => {}
+                Ok(None) => {
+                    tracing::debug!(chunk.id = %own, "a redelivered job claims nothing");
+                    return None;
+                }
+                Ok(Some((_, Claim::Paused))) => return None,
+                Err(error) => {
+                    tracing::warn!(chunk.id = %own, error = %chain(&error), "could not claim a chunk; its job comes again");
+                    return None;
+                }
+            }
+        }
+        None
     }
 
     async fn send(&self, batch: ClaimedBatch, stop: &CancellationToken) {

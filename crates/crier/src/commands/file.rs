@@ -46,9 +46,21 @@ pub(crate) struct OptionArgs {
     #[arg(long, value_name = "TIME")]
     valid_until: Option<String>,
 
-    /// Campaigns with a higher one go first [default: 0]
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
+    /// Campaigns with a higher one go first: high, normal, low or a number [default: normal]
+    #[arg(long, value_name = "PRIORITY", allow_negative_numbers = true, value_parser = ingest::parse_priority)]
     priority: Option<i32>,
+
+    /// Text nobody in these hours, as 21:00-08:00, by the clocks of the recipient's country
+    #[arg(long, value_name = "HOURS")]
+    quiet: Option<String>,
+
+    /// Text people on these days only, as mon-fri
+    #[arg(long, value_name = "DAYS")]
+    weekdays: Option<String>,
+
+    /// Send no more texts than this in a time, as 100/min, 5/s or 2000/h
+    #[arg(long, value_name = "RATE")]
+    rate: Option<String>,
 
     /// Reject texts with more segments [default: 4, by ingest.max_segments]
     #[arg(long, value_name = "NUMBER")]
@@ -92,6 +104,9 @@ impl OptionArgs {
             region: None,
             zone: None,
             priority: self.priority,
+            quiet: self.quiet.clone(),
+            weekdays: self.weekdays.clone(),
+            rate: self.rate.clone(),
             max_segments: self.max_segments,
             encoding: self.encoding.clone(),
             max_cost: self.conditions.max_cost,

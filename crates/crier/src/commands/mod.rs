@@ -1,5 +1,6 @@
 //! The commands, one to a file.
 
+pub(crate) mod cancel;
 pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod config;
@@ -12,17 +13,21 @@ pub(crate) mod inbox;
 pub(crate) mod ingest;
 pub(crate) mod log;
 pub(crate) mod migrate;
+pub(crate) mod pause;
 pub(crate) mod plan;
 pub(crate) mod purge;
 pub(crate) mod reconciler;
+pub(crate) mod reschedule;
 pub(crate) mod resolve;
 pub(crate) mod results;
+pub(crate) mod retry;
 pub(crate) mod run;
 pub(crate) mod sandbox;
 pub(crate) mod senders;
 pub(crate) mod show;
 pub(crate) mod status;
 pub(crate) mod suppress;
+mod time;
 pub(crate) mod verify;
 pub(crate) mod watch;
 pub(crate) mod worker;

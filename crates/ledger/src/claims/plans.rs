@@ -44,7 +44,7 @@ async fn loaded(url: &str) -> (Ledger, ChunkId) {
         again: false,
         launched_by: "ann".to_owned(),
         owner: owner.id(),
-        campaigns: vec![NewCampaign { name: "big".to_owned(), priority: 0 }],
+        campaigns: vec![NewCampaign { name: "big".to_owned(), ..NewCampaign::default() }],
     };
     let ImportStart::Load { import, campaigns } = ledger.begin_import(&new, at(0)).await.unwrap() else {
         panic!("a new file is loaded")

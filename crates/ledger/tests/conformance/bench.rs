@@ -179,7 +179,7 @@ impl Bench {
             again: false,
             launched_by: "ann".to_owned(),
             owner: self.owner.id(),
-            campaigns: vec![NewCampaign { name: name.to_owned(), priority }],
+            campaigns: vec![NewCampaign { name: name.to_owned(), priority, ..NewCampaign::default() }],
         }
     }
 

@@ -20,6 +20,8 @@ mod recording;
 mod replying;
 mod schema;
 mod shuffled;
+mod steering;
+mod timing;
 mod views;
 
 pub(crate) use bench::{Bench, SHOP, at, on_both};
