@@ -276,10 +276,10 @@ impl Assessor {
         let Some(written) = cell(record, column).or(default.as_deref()) else { return Ok(None) };
         let (last, read) = &mut self.times[which];
         match read {
-            Some(read) if last == written => read.clone().map(Some),
+            Some(read) if last == written => (*read).map(Some),
             _ => {
                 written.clone_into(last);
-                read.insert(self.defaults.times.read(written, bound)).clone().map(Some)
+                (*read.insert(self.defaults.times.read(written, bound))).map(Some)
             }
         }
     }

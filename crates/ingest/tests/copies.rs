@@ -31,7 +31,7 @@ async fn copies_go_when_they_are_old_and_settled() {
         again: false,
         launched_by: "ann".to_owned(),
         owner: owner.id(),
-        campaigns: vec![NewCampaign { name: "open".to_owned(), priority: 0 }],
+        campaigns: vec![NewCampaign { name: "open".to_owned(), ..NewCampaign::default() }],
     };
     let ImportStart::Load { import, .. } = ledger.begin_import(&new, now).await.unwrap() else {
         panic!("a new file is loaded")
