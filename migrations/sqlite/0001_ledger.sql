@@ -230,6 +230,13 @@ CREATE TABLE senders (
     checked_at BIGINT NOT NULL
 );
 
+-- Most texts in a time from a sender, in all campaigns.
+CREATE TABLE sender_rates (
+    sender    TEXT   PRIMARY KEY,
+    rate_us   BIGINT NOT NULL,            -- microseconds for each text
+    rate_from BIGINT NOT NULL DEFAULT 0   -- its texts are spread up to here, in microseconds since 1970
+);
+
 CREATE TABLE suppressions (
     destination BIGINT NOT NULL,
     sender      TEXT   NOT NULL DEFAULT '',  -- '' means from every sender

@@ -30,6 +30,12 @@ impl Rate {
         Ok(Self { text_us: (seconds * 1_000_000 / number).max(1) })
     }
 
+    /// How long texts that go out together take at this rate, in microseconds, and how many these are.
+    pub fn turn(self) -> (i64, usize) {
+        let turn_us = TOGETHER_US.max(self.text_us);
+        (turn_us, usize::try_from(turn_us / self.text_us).unwrap_or(1))
+    }
+
     /// How many texts may go out now, and the moment up to which texts are spread once `taken` of them are taken. `spread_to`
     /// is that moment before; all in microseconds.
     ///
@@ -37,6 +43,13 @@ impl Rate {
     pub fn allowed(self, spread_to: i64, now: i64) -> (i64, impl Fn(i64) -> i64) {
         let from = spread_to.max(now - TOGETHER_US.max(self.text_us));
         ((now - from).max(0) / self.text_us, move |taken| from + taken * self.text_us)
+    }
+}
+
+impl std::fmt::Display for Rate {
+    /// Texts a minute.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/min", (60_000_000 + self.text_us / 2) / self.text_us)
     }
 }
 

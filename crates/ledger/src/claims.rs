@@ -9,6 +9,7 @@ use crate::{
     error::During,
     feed::json_ids,
     opt_outs::{Gate, pass_gate},
+    rates::{BEHIND_RATE, lock_sender_rates, turns},
     time::{instant, ms},
     transitions::{release_attempt, rest_chunk, wake_chunk},
 };
@@ -20,7 +21,7 @@ use campaign::{
 };
 use jiff::{SignedDuration, Timestamp};
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -311,6 +312,25 @@ impl Ledger {
                     .await
                     .during(operation)?;
                 }
+                let senders: BTreeSet<String> = candidates.iter().map(|row| row.sender.clone()).collect();
+                let rates = lock_sender_rates!(tx, dialect, senders, operation);
+                for (rate, spread_to, rows) in without_room(&mut candidates, &rates, now) {
+                    let mut rows = rows.into_iter();
+                    for (when, count) in turns(rate, spread_to, rows.len()) {
+                        sqlx::query(sql(format!(
+                            "UPDATE messages SET not_before = $3, updated_at = $2, reason = $4
+                             WHERE id IN {} AND state IN ('queued', 'scheduled')",
+                            dialect.ids(1)
+                        )))
+                        .bind(json_ids(rows.by_ref().take(count)))
+                        .bind(ms(now))
+                        .bind(when)
+                        .bind(BEHIND_RATE)
+                        .execute(&mut *tx)
+                        .await
+                        .during(operation)?;
+                    }
+                }
                 if let Some(text_us) = found.rate_us {
                     // Locked: the claims of all workers share the campaign's rate.
                     let spread_to: i64 = sqlx::query_scalar(sql(format!(
@@ -326,6 +346,16 @@ impl Ledger {
                     sqlx::query("UPDATE campaigns SET rate_from = $2 WHERE id = $1")
                         .bind(campaign)
                         .bind(after(i64::try_from(candidates.len()).unwrap_or(0)))
+                        .execute(&mut *tx)
+                        .await
+                        .during(operation)?;
+                }
+                for (sender, (rate, spread_to)) in rates {
+                    let taken = candidates.iter().filter(|row| row.sender == sender).count();
+                    let (_, after) = rate.allowed(spread_to, now.as_microsecond());
+                    sqlx::query("UPDATE sender_rates SET rate_from = $2 WHERE sender = $1")
+                        .bind(sender)
+                        .bind(after(i64::try_from(taken).unwrap_or(0)))
                         .execute(&mut *tx)
                         .await
                         .during(operation)?;
@@ -479,6 +509,34 @@ impl Ledger {
         });
         Ok(())
     }
+}
+
+/// Takes the rows out for which their sender's rate has no room now: for each such sender its rate, the moment up to which
+/// its texts are spread once the others are taken, and the ids of the rows.
+fn without_room(
+    candidates: &mut Vec<Candidate>,
+    rates: &BTreeMap<String, (Rate, i64)>,
+    now: Timestamp,
+) -> Vec<(Rate, i64, Vec<i64>)> {
+    let mut without = Vec::new();
+    for (sender, (rate, spread_to)) in rates {
+        let (mut room, after) = rate.allowed(*spread_to, now.as_microsecond());
+        let (allowed, mut waiting) = (room, Vec::new());
+        candidates.retain(|row| {
+            if row.sender != *sender {
+                return true;
+            }
+            room -= 1;
+            if room < 0 {
+                waiting.push(row.id);
+            }
+            room >= 0
+        });
+        if !waiting.is_empty() {
+            without.push((*rate, after(allowed), waiting));
+        }
+    }
+    without
 }
 
 fn sendable(rows: Vec<Candidate>) -> impl Iterator<Item = Sendable> {

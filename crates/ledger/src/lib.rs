@@ -21,6 +21,7 @@ mod opt_outs;
 mod outcomes;
 mod overlap;
 mod owners;
+mod rates;
 mod readings;
 mod reports;
 mod reschedule;

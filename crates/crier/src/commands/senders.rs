@@ -2,12 +2,12 @@
 
 use super::file;
 use crate::{exit::Done, exit::Stop, output, setup::Setup};
-use campaign::SenderId;
+use campaign::{SenderId, rate::Rate};
 use gateway::wire::SenderStatus;
-use ledger::Event;
+use ledger::{By, Event, Ledger};
 use serde_json::json;
 
-/// List the gateway's sender ids, or ask for a new one
+/// List the gateway's sender ids, ask for a new one, or set how many texts may go out from one
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -23,13 +23,27 @@ enum Command {
         /// Letters and digits, at most 11
         sender: String,
     },
+    /// Send no more texts than this in a time from a sender, in all campaigns together; without a rate, list what is set
+    Rate {
+        /// The sender id
+        #[arg(requires = "rate")]
+        sender: Option<String>,
+        /// As 100/min, 5/s or 2000/h; `none` lifts the limit
+        rate: Option<String>,
+        /// Why, for the record
+        #[arg(long)]
+        reason: Option<String>,
+    },
 }
 
 pub(crate) async fn run(setup: &Setup, args: Args) -> anyhow::Result<Done> {
     let ledger = setup.ledger().await?;
-    let gateway = setup.gateway_alone(&ledger, "senders").await?;
     match args.command {
+        Command::Rate { sender, rate, reason } => {
+            return set_rate(setup, &ledger, sender.as_deref().zip(rate.as_deref()), reason.as_deref()).await;
+        }
         Command::List => {
+            let gateway = setup.gateway_alone(&ledger, "senders").await?;
             let listed =
                 gateway.senders().await.map_err(|error| crate::setup::gateway_stop(&error, gateway.address()))?;
             file::record(&ledger, &listed).await?;
@@ -48,6 +62,7 @@ pub(crate) async fn run(setup: &Setup, args: Args) -> anyhow::Result<Done> {
             }
         }
         Command::Add { sender } => {
+            let gateway = setup.gateway_alone(&ledger, "senders").await?;
             let sender = SenderId::parse(&sender).map_err(|error| Stop::failed(error.to_string()))?;
             let message = gateway
                 .add_sender(&sender)
@@ -62,6 +77,34 @@ pub(crate) async fn run(setup: &Setup, args: Args) -> anyhow::Result<Done> {
                 output::print(format_args!("{sender}: {message}"))?;
             }
         }
+    }
+    Ok(Done::Well)
+}
+
+/// Sets a sender's rate, and lists those that are set.
+async fn set_rate(
+    setup: &Setup,
+    ledger: &Ledger,
+    wish: Option<(&str, &str)>,
+    reason: Option<&str>,
+) -> anyhow::Result<Done> {
+    if let Some((sender, words)) = wish {
+        let sender = SenderId::parse(sender).map_err(|error| Stop::failed(error.to_string()))?;
+        let rate = match words {
+            "none" => None,
+            words => Some(Rate::parse(words).map_err(|error| Stop::failed(error.to_string()))?),
+        };
+        ledger.set_sender_rate(&sender, rate, By { who: &setup.who, reason }, words, ledger.now()).await?;
+    }
+    let rates = ledger.sender_rates().await?;
+    if setup.json {
+        let rows = rates.iter().map(|(sender, rate)| json!({ "sender": sender, "microseconds_a_text": rate.text_us }));
+        output::print_json(&rows.collect::<Vec<_>>())?;
+    } else if rates.is_empty() {
+        output::print("No sender has a rate of its own.")?;
+    } else {
+        let rows = rates.iter().map(|(sender, rate)| vec![sender.clone(), rate.to_string()]);
+        output::print_table(&["sender", "at most"], rows.collect())?;
     }
     Ok(Done::Well)
 }

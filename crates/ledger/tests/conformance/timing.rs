@@ -7,6 +7,7 @@ on_both! {
     a_row_outside_its_hours_waits_for_them_and_says_so
     a_batch_that_waited_into_the_quiet_hours_is_taken_back
     a_rate_spreads_the_texts_of_a_campaign_over_all_claims
+    a_rate_of_a_sender_holds_for_all_its_campaigns
     what_is_unsent_is_rescheduled_and_what_is_in_flight_is_not
     a_job_is_used_for_what_is_most_urgent_and_its_own_chunk_is_not_lost
 }
@@ -59,6 +60,32 @@ async fn a_rate_spreads_the_texts_of_a_campaign_over_all_claims(bench: &Bench) {
         }
     }
     assert!((95..=105).contains(&texts), "{texts} texts in a minute at 100/min");
+}
+
+async fn a_rate_of_a_sender_holds_for_all_its_campaigns(bench: &Bench) {
+    let numbers = |from: u64| (from..from + 200).collect::<Vec<_>>();
+    let both = [bench.campaign("one", &numbers(0)).await, bench.campaign("two", &numbers(200)).await];
+    let by = By { who: "ann", reason: Some("the contract") };
+    let sender = campaign::SenderId::parse("ACME").unwrap();
+    let rate = campaign::rate::Rate::parse("100/min").unwrap();
+    bench.ledger.set_sender_rate(&sender, Some(rate), by, "100/min", at(0)).await.unwrap();
+    let (mut texts, mut claims) = (0, 0);
+    for second in 1..=60 {
+        let backlog = bench.ledger.backlog(10, REPLAY_AFTER, at(second)).await.unwrap();
+        for chunk in backlog.waiting.into_iter().flat_map(|waiting| waiting.chunks) {
+            claims += 1;
+            for batch in bench.batches(chunk, second).await {
+                texts += batch.destinations.len();
+            }
+            bench.finish(chunk, second).await;
+        }
+    }
+    assert!((85..=105).contains(&texts), "{texts} texts in a minute at 100/min");
+    assert!(claims <= 60, "{claims} claims in a minute for what takes {}", texts / 5);
+    assert_eq!(bench.reason(&both[1], 199).await, "waits for its turn at the rate of its sender");
+    bench.ledger.set_sender_rate(&sender, None, by, "none", at(60)).await.unwrap();
+    assert!(bench.ledger.sender_rates().await.unwrap().is_empty());
+    assert_eq!(bench.ledger.backlog(10, REPLAY_AFTER, at(60)).await.unwrap().waiting.len(), 2);
 }
 
 async fn what_is_unsent_is_rescheduled_and_what_is_in_flight_is_not(bench: &Bench) {
