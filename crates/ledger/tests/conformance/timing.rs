@@ -1,6 +1,10 @@
 //! When rows may go: quiet hours, rates, another time, and what is the most urgent.
 
-use crate::{Bench, at, bench::REPLAY_AFTER, on_both};
+use crate::{
+    Bench, at,
+    bench::{REPLAY_AFTER, SHOP, sender},
+    on_both,
+};
 use ledger::{By, Claim, NewTimes, Start};
 
 on_both! {
@@ -66,7 +70,7 @@ async fn a_rate_of_a_sender_holds_for_all_its_campaigns(bench: &Bench) {
     let numbers = |from: u64| (from..from + 200).collect::<Vec<_>>();
     let both = [bench.campaign("one", &numbers(0)).await, bench.campaign("two", &numbers(200)).await];
     let by = By { who: "ann", reason: Some("the contract") };
-    let sender = campaign::SenderId::parse("ACME").unwrap();
+    let sender = sender(SHOP);
     let rate = campaign::rate::Rate::parse("100/min").unwrap();
     bench.ledger.set_sender_rate(&sender, Some(rate), by, "100/min", at(0)).await.unwrap();
     let (mut texts, mut claims) = (0, 0);
