@@ -19,6 +19,7 @@ package_is_built() {
 package_holds() {
     local wanted found unit
     wanted='-rwxr-xr-x ./usr/bin/crier
+-rwxr-xr-x ./usr/sbin/crier-admin
 -rw-r--r-- ./etc/crier/crier.toml
 -rw-r--r-- ./usr/lib/sysusers.d/crier.conf
 -rw-r--r-- ./usr/lib/tmpfiles.d/crier.conf

@@ -30,4 +30,5 @@ if have promtool; then
 else
     cannot "the alert rules" "promtool is not here"
 fi
+check "each alert is in the README" alerts_are_in_the_readme
 check "the dashboard is JSON" python3 -m json.tool deploy/monitoring/dashboard.json
