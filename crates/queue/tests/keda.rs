@@ -1,7 +1,5 @@
 //! What scales the workers on a cluster names the keys of the queue; `crates/crier/tests/keda.rs` counts what is in them.
 
-#![expect(clippy::unwrap_used, reason = "a test may end with a panic")]
-
 use apalis_redis::Config;
 
 #[test]
