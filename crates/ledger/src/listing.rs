@@ -130,7 +130,13 @@ impl Ledger {
                     known.into_iter().map(|(sms_id, row)| (SmsId(sms_id), RowId(row))).collect();
                 let fresh: Vec<Listed> = listed
                     .iter()
-                    .filter(|text| !known.contains_key(&text.text.sms_id))
+                    .filter(|text| {
+                        #[cfg(feature = "simulated")]
+                        if campaign::mutant::Mutant::SmsIdClaimedTwice.is_on() {
+                            return true;
+                        }
+                        !known.contains_key(&text.text.sms_id)
+                    })
                     .map(|text| text.text.clone())
                     .collect();
                 let numbers: BTreeSet<i64> =
