@@ -14,6 +14,8 @@ pub mod keyword;
 pub mod matching;
 pub mod money;
 pub mod msisdn;
+#[cfg(feature = "simulated")]
+pub mod mutant;
 pub mod outcome;
 pub mod quiet;
 pub mod rate;

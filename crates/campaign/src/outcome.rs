@@ -116,10 +116,18 @@ pub fn classify(asked: Asked<'_>, answer: Answer<'_>) -> Outcome {
     let (status, body, retry_after) = match answer {
         Answer::Complete { status, body, retry_after } => (status, body, retry_after),
         Answer::NoConnection => return Outcome::NotSent { why: NotSent::NoConnection, retry_after: None },
+        #[cfg(feature = "simulated")]
+        Answer::TimedOut if crate::mutant::Mutant::RetryOnTimeout.is_on() => {
+            return Outcome::NotSent { why: NotSent::NoConnection, retry_after: None };
+        }
         Answer::TimedOut => return Outcome::Ambiguous { why: Ambiguous::TimedOut },
         Answer::Broken => return Outcome::Ambiguous { why: Ambiguous::Broken },
     };
     match status {
+        #[cfg(feature = "simulated")]
+        500..=599 if crate::mutant::Mutant::ServerErrorIsNotSent.is_on() => {
+            Outcome::NotSent { why: NotSent::NoConnection, retry_after }
+        }
         200..=299 => match success(asked.call, body) {
             Some(sms_id) => Outcome::Accepted { sms_id },
             None => Outcome::Ambiguous { why: Ambiguous::Body(status) },

@@ -156,6 +156,20 @@ impl Gateway {
         &self.budget
     }
 
+    /// The same client over no network.
+    #[cfg(feature = "simulated")]
+    pub fn simulated(
+        wire: Arc<dyn crate::simulated::Wire>,
+        settings: Settings,
+        ledger: Ledger,
+        budget: Budget,
+        who: String,
+    ) -> Self {
+        let http = Arc::new(Http::over(wire, &settings, ledger.clone()));
+        let tokens = Tokens::new(settings.clone(), ledger, Arc::clone(&http), budget.clone(), who);
+        Self { http, tokens: Arc::new(tokens), budget, settings }
+    }
+
     /// The address that it calls.
     pub fn address(&self) -> &str {
         self.settings.base_url.as_str()

@@ -13,6 +13,8 @@ mod http;
 mod patience;
 mod seal;
 mod settings;
+#[cfg(feature = "simulated")]
+pub mod simulated;
 mod tokens;
 pub mod wire;
 

@@ -19,6 +19,8 @@ use campaign::{
     },
 };
 use jiff::{SignedDuration, Timestamp};
+#[cfg(feature = "simulated")]
+use ledger::simulated::spawn;
 use ledger::{Ledger, TokenClaim, TokenRow, TokenTrouble, TokenTroubleKind};
 use secrecy::{ExposeSecret, SecretString};
 use std::{
@@ -28,6 +30,8 @@ use std::{
     },
     time::Duration,
 };
+#[cfg(not(feature = "simulated"))]
+use tokio::spawn;
 use tokio::time::Instant;
 
 /// How often the row is read while another process is at it.
@@ -125,7 +129,7 @@ impl Tokens {
                 decision @ (TokenDecision::Refresh | TokenDecision::Retry | TokenDecision::Grant) => {
                     let good = view.pair.is_some_and(|pair| !view.refused && row.read_at < pair.expires_at);
                     let this = Arc::clone(self);
-                    let renewed = tokio::spawn(async move { this.renew(decision).await }).await;
+                    let renewed = spawn(async move { this.renew(decision).await }).await;
                     match (renewed, token(&row, pair)) {
                         (Ok(Ok(())), _) => {}
                         // An early refresh that failed: the token at hand still serves.
@@ -313,11 +317,19 @@ impl Tokens {
     async fn keep(&self, claimed: &TokenRow, answer: TokenAnswer, since: Instant) -> Result<(), CallError> {
         let by_jwt = jwt_life(&answer.access_token, claimed.read_at);
         let life = life(SignedDuration::from_secs(answer.expires_in.clamp(0, LIFE_MAX.as_secs())), by_jwt);
+        #[cfg(feature = "simulated")]
+        let pair_token = answer.access_token.clone();
         let pair = Pair { access_token: answer.access_token, refresh_token: answer.refresh_token };
         let generation = claimed.generation + 1;
         let Some(sealed) = self.sealer.seal(generation, &pair) else {
             return Err(CallError::new(CallErrorKind::Unexpected, "the system has no randomness to seal the token"));
         };
+        #[cfg(feature = "simulated")]
+        if campaign::mutant::Mutant::TokenWrittenAfterUse.is_on() {
+            let token: SecretString = pair_token.into();
+            let call = Call::Repeatable { path: "sms/list", query: &[] };
+            let _ = self.http.exchange(call, Some(&token), self.settings.read_timeout).await;
+        }
         let mut patience = Patience::lasting(WRITE_FOR);
         loop {
             let left = life - SignedDuration::try_from(since.elapsed()).unwrap_or_default();

@@ -50,6 +50,11 @@ impl Ledger {
             for Left { attempt, chunk, state, sending_at, owner, owner_ended_at, recipients } in left {
                 let chunk = ChunkId(chunk);
                 let (first, last) = chunk.row_range();
+                #[cfg(feature = "simulated")]
+                if campaign::mutant::Mutant::LeaseExpiryResends.is_on() {
+                    release_attempt!(tx, attempt, chunk, "'sending', 'unknown'", "resent", None::<i64>, now, operation);
+                    rest_chunk!(tx, chunk, owner, now, operation);
+                }
                 if state == "formed" {
                     release_attempt!(
                         tx,

@@ -159,12 +159,16 @@ impl Ledger {
     pub async fn settle_found(&self, attempts: &[AttemptId], now: Timestamp) -> Result<Vec<AttemptId>> {
         let operation = "settle attempts";
         let settled: Vec<(i64, i64, String)> = write_tx!(self, operation, |tx, dialect| {
+            #[cfg(feature = "simulated")]
+            let or = crate::simulated::or_settled();
+            #[cfg(not(feature = "simulated"))]
+            let or = "";
             let settled: Vec<(i64, i64, String)> = sqlx::query_as(sql(format!(
                 "UPDATE attempts SET state = 'settled', look_at = NULL
-                 WHERE id IN {} AND state IN ('accepted', 'unknown') AND NOT EXISTS
+                 WHERE id IN {} AND state IN ('accepted', 'unknown') AND (NOT EXISTS
                     (SELECT 1 FROM messages m WHERE m.id BETWEEN attempts.chunk_id * 512 AND attempts.chunk_id * 512 + 511
                         AND m.attempt_id = attempts.id AND m.sms_id IS NULL
-                        AND m.state IN ('sending', 'unknown', 'accepted'))
+                        AND m.state IN ('sending', 'unknown', 'accepted')){or})
                  RETURNING id, recipients, coalesce(outcome, '')",
                 dialect.ids(1)
             )))

@@ -108,6 +108,10 @@ pub(crate) const LIVE: &str = "o.sms_id IS NULL
 /// The live row's state is a scalar subquery, at most one row by the unique index: an EXISTS may be hashed by Postgres, which
 /// then reads the whole table for one chunk.
 fn wait_behind() -> String {
+    #[cfg(feature = "simulated")]
+    if campaign::mutant::Mutant::NoLiveKeyLock.is_on() {
+        return "UPDATE messages SET updated_at = $3 WHERE id BETWEEN $1 AND $2 AND $3 = $4".to_owned();
+    }
     format!(
         "UPDATE messages SET not_before = $4, updated_at = $3,
             reason = CASE (SELECT o.state FROM messages o WHERE o.sender = messages.sender
@@ -293,6 +297,8 @@ impl Ledger {
                 let mut behind = Vec::new();
                 candidates.retain(|row| {
                     let first = recipients.insert((row.sender.clone(), row.destination));
+                    #[cfg(feature = "simulated")]
+                    let first = first || campaign::mutant::Mutant::NoLiveKeyLock.is_on();
                     if !first {
                         behind.push(row.id);
                     }
@@ -441,6 +447,11 @@ impl Ledger {
         let operation = "mark a batch as being sent";
         let expired = batch.valid_until.is_some_and(|until| until <= now);
         let (first, last) = batch.chunk.row_range();
+        #[cfg(feature = "simulated")]
+        let (first, last) = match campaign::mutant::Mutant::OptOutCheckedBeforeClaimOnly.is_on() {
+            true => (RowId(-1), RowId(-1)),
+            false => (first, last),
+        };
         let started = write_tx!(self, operation, |tx, dialect| {
             pass_gate!(tx, Gate::Claim, dialect, operation);
             let started = if expired {

@@ -2,10 +2,8 @@
 
 use crate::{Ledger, Result, db::Db, error::During};
 use jiff::{SignedDuration, Timestamp};
-use std::{
-    sync::{Arc, RwLock},
-    time::Instant,
-};
+use std::sync::{Arc, RwLock};
+use tokio::time::Instant;
 
 /// The ledger's time at a moment of this process' monotonic clock.
 #[derive(Clone, Debug)]

@@ -100,9 +100,15 @@ macro_rules! write_tx {
             $crate::db::Db::Sqlite(db) => {
                 #[allow(unused_variables, clippy::allow_attributes, reason = "not every body asks for the dialect")]
                 let $dialect = $crate::db::Dialect::Sqlite;
+                #[cfg(feature = "simulated")]
+                let turn = $crate::error::During::during($crate::simulated::turn($operation).await, $operation)?;
                 let mut $tx = $crate::error::During::during(db.write.begin_with("BEGIN IMMEDIATE").await, $operation)?;
                 let out = $body;
+                #[cfg(feature = "simulated")]
+                let changes = $crate::simulated::commits(&mut $tx, &turn).await?;
                 $crate::error::During::during($tx.commit().await, $operation)?;
+                #[cfg(feature = "simulated")]
+                $crate::error::During::during($crate::simulated::committed(turn, changes).await, $operation)?;
                 out
             }
             $crate::db::Db::Postgres(pool) => {
@@ -124,6 +130,8 @@ macro_rules! read_conn {
             $crate::db::Db::Sqlite(db) => {
                 #[allow(unused_variables, clippy::allow_attributes, reason = "not every body asks for the dialect")]
                 let $dialect = $crate::db::Dialect::Sqlite;
+                #[cfg(feature = "simulated")]
+                let _turn = $crate::error::During::during($crate::simulated::turn($operation).await, $operation)?;
                 let mut $conn = $crate::error::During::during(db.read.acquire().await, $operation)?;
                 $body
             }

@@ -27,6 +27,8 @@ mod reports;
 mod reschedule;
 mod retention;
 mod retry;
+#[cfg(feature = "simulated")]
+pub mod simulated;
 mod statuses;
 mod steering;
 mod time;

@@ -82,6 +82,10 @@ fn triples(dialect: Dialect) -> &'static str {
     }
 }
 
+/// A pending text may vanish from the list before the reading of its window that would find it final: whatever is pending for
+/// so long is asked for by itself.
+const ASKED_AFTER: SignedDuration = SignedDuration::from_hours(1);
+
 impl Ledger {
     /// Applies a complete reading of a window: known texts get their status, unknown ones are matched with open rows, the
     /// rest is unexplained. `skew` is the gateway's clock minus the ledger's.
@@ -130,7 +134,13 @@ impl Ledger {
                     known.into_iter().map(|(sms_id, row)| (SmsId(sms_id), RowId(row))).collect();
                 let fresh: Vec<Listed> = listed
                     .iter()
-                    .filter(|text| !known.contains_key(&text.text.sms_id))
+                    .filter(|text| {
+                        #[cfg(feature = "simulated")]
+                        if campaign::mutant::Mutant::SmsIdClaimedTwice.is_on() {
+                            return true;
+                        }
+                        !known.contains_key(&text.text.sms_id)
+                    })
                     .map(|text| text.text.clone())
                     .collect();
                 let numbers: BTreeSet<i64> =
@@ -231,13 +241,13 @@ impl Ledger {
                 if !pending.is_empty() {
                     applied.pending += sqlx::query(sql(format!(
                         "UPDATE messages SET gateway_status = 'pending', checked_at = $2, updated_at = $2,
-                            check_at = coalesce(check_at, $3)
+                            check_at = CASE WHEN check_at <= $3 THEN check_at ELSE $3 END
                          WHERE id IN {} AND state = 'accepted'",
                         dialect.ids(1)
                     )))
                     .bind(json_ids(pending))
                     .bind(ms(now))
-                    .bind(ask_at.map(ms))
+                    .bind(ms(ask_at.unwrap_or(now + ASKED_AFTER)))
                     .execute(&mut *tx)
                     .await
                     .during(operation)?

@@ -130,6 +130,8 @@ impl Ledger {
                 let file = File::create_new(&path).during(operation)?;
                 // Locked before it is registered: no one can find the registration and the lock free.
                 file.try_lock().map_err(|e| Error::new(operation, Source::Content(e.to_string())))?;
+                #[cfg(feature = "simulated")]
+                let _turn = crate::simulated::turn(operation).await.during(operation)?;
                 let id: i64 = sqlx::query_scalar(INSERT_OWNER)
                     .bind(kind)
                     .bind(host)

@@ -114,6 +114,12 @@ type Columns = (
     i64,
 );
 
+#[cfg(feature = "simulated")]
+fn clock(_: Dialect) -> String {
+    crate::simulated::world(|world| world.now().as_millisecond()).unwrap_or(0).to_string()
+}
+
+#[cfg(not(feature = "simulated"))]
 fn clock(dialect: Dialect) -> &'static str {
     match dialect {
         Dialect::Sqlite => "CAST(unixepoch('subsec') * 1000 AS INTEGER)",
@@ -150,12 +156,19 @@ impl Ledger {
     pub async fn token(&self) -> Result<TokenRow> {
         let operation = "read the token row";
         let columns: Columns = read_conn!(self, operation, |conn, dialect| {
-            sqlx::query_as(sql(format!("SELECT {COLUMNS}, {} FROM tokens WHERE id = 1", clock(dialect))))
+            let now = clock(dialect);
+            // One text for all readings, to be prepared once.
+            #[cfg(feature = "simulated")]
+            let now = if now.is_empty() { now } else { "0".to_owned() };
+            sqlx::query_as(sql(format!("SELECT {COLUMNS}, {now} FROM tokens WHERE id = 1")))
                 .fetch_one(&mut *conn)
                 .await
                 .during(operation)?
         });
-        row(operation, columns)
+        let row = row(operation, columns)?;
+        #[cfg(feature = "simulated")]
+        let row = TokenRow { read_at: self.now(), ..row };
+        Ok(row)
     }
 
     /// Takes the row from where `seen` saw it, before anything is presented to the gateway. `None`: somebody else has

@@ -37,7 +37,7 @@ impl Reconciler {
         let began = self.ledger.now();
         let settle = self.settle().await?;
         let swept_to = self.read_tail(sender, sending_since).await?;
-        if !self.look_for(sender, due).await? {
+        if !self.look_for(sender, due, began, settle).await? {
             // The list moved. It may go on moving, and looking comes before sending in the call budget: not at once again.
             let now = self.ledger.now();
             for attempt in due {
@@ -83,7 +83,13 @@ impl Reconciler {
 
     /// Reads the windows of attempts again, or asks for each absent number where that costs fewer calls. Answers false when
     /// a reading does not count.
-    async fn look_for(&self, sender: &SenderId, due: &[&OpenAttempt]) -> Result<bool, RoundError> {
+    async fn look_for(
+        &self,
+        sender: &SenderId,
+        due: &[&OpenAttempt],
+        began: Timestamp,
+        settle: SignedDuration,
+    ) -> Result<bool, RoundError> {
         let skew = self.skew().await?;
         let mut absent: Vec<RowId> = Vec::new();
         for attempt in due {
@@ -92,7 +98,12 @@ impl Reconciler {
         let windows: Vec<Window> = due
             .iter()
             .map(|attempt| {
-                let (sent, ended) = (attempt.sending_at, self.ended(attempt));
+                let (sent, mut ended) = (attempt.sending_at, self.ended(attempt));
+                // A text that the gateway sent late may be listed later still, when the sweep has passed its time: a look by
+                // which an absence may be decided reads as far as it can have been sent.
+                if began >= ended + settle {
+                    ended += settle;
+                }
                 sweep::window_of(Self::gateway_second(sent, skew), Self::gateway_second(ended, skew))
             })
             .collect();

@@ -130,6 +130,12 @@ impl Reconciler {
         }
     }
 
+    /// One round, when the simulation says.
+    #[cfg(feature = "simulated")]
+    pub async fn simulated_round(&self, owner: &OwnerGuard) -> Result<(), RoundError> {
+        self.round(owner).await
+    }
+
     /// One round of everything that is due.
     async fn round(&self, owner: &OwnerGuard) -> Result<(), RoundError> {
         let now = self.ledger.now();

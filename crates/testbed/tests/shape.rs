@@ -10,7 +10,7 @@ use std::{
 };
 
 /// Which crates of ours a crate may use. The three stages meet in the binary only.
-const EDGES: [(&str, &[&str]); 11] = [
+const EDGES: [(&str, &[&str]); 12] = [
     ("campaign", &[]),
     ("crier", &["campaign", "gateway", "ingest", "ledger", "queue", "reconciler", "sandbox", "telemetry", "worker"]),
     ("gateway", &["campaign", "ledger", "telemetry"]),
@@ -19,6 +19,7 @@ const EDGES: [(&str, &[&str]); 11] = [
     ("queue", &["campaign", "telemetry"]),
     ("reconciler", &["campaign", "gateway", "ledger", "queue", "telemetry"]),
     ("sandbox", &["campaign", "gateway"]),
+    ("simulation", &["campaign", "gateway", "ingest", "ledger", "queue", "reconciler", "worker"]),
     ("telemetry", &[]),
     ("testbed", &[]),
     ("worker", &["campaign", "gateway", "ledger", "queue", "telemetry"]),
@@ -167,6 +168,28 @@ fn only_tests_are_built_from_the_testbed() {
     for (name, used) in edges() {
         assert!(!used.contains("testbed"), "{name} is built from the testbed");
     }
+}
+
+#[test]
+fn only_the_simulation_asks_for_its_seams() {
+    let asks = |manifest: &toml::Table| {
+        let tables = ["dependencies", "dev-dependencies", "build-dependencies"];
+        let used = tables.iter().filter_map(|table| manifest.get(*table)?.as_table()).flat_map(|table| table.values());
+        used.filter_map(|used| used.get("features")).any(|features| features.to_string().contains("simulated"))
+    };
+    for (name, used) in edges() {
+        let manifest = manifest(&name);
+        assert!(!asks(&manifest), "{name} is built with the seams");
+        assert!(!used.contains("simulation"), "{name} is built from the simulation");
+        let features = manifest.get("features").and_then(toml::Value::as_table);
+        assert!(features.is_none_or(|features| !features.contains_key("default")), "{name} has features by default");
+        let passes = features.is_some_and(|features| features.values().any(|of| of.to_string().contains("simulated")));
+        let seamed = ["gateway", "ledger", "reconciler", "simulation", "worker"].contains(&name.as_str());
+        assert!(!passes || seamed, "{name} passes the seams on");
+    }
+    let root: toml::Table = fs::read_to_string(root().join("Cargo.toml")).unwrap().parse().unwrap();
+    let of_workspace = root["workspace"]["dependencies"].as_table().unwrap().values();
+    assert!(of_workspace.filter_map(|used| used.get("features")).all(|of| !of.to_string().contains("simulated")));
 }
 
 #[test]

@@ -9,12 +9,13 @@
 use campaign::{ChunkId, Outcome, budget::CallClass, outcome::Blame};
 use gateway::{CallError, CallErrorKind, Gateway};
 use jiff::SignedDuration;
+#[cfg(feature = "simulated")]
+use ledger::simulated::SystemTime;
 use ledger::{Claim, ClaimedBatch, Ledger, OwnerGuard, Recorded, RetryPolicy, SendingBatch, Start, Unsent, chain};
 use queue::{Job, Queue};
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+#[cfg(not(feature = "simulated"))]
+use std::time::SystemTime;
+use std::{sync::Arc, time::Duration};
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 

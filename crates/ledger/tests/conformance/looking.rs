@@ -17,6 +17,7 @@ on_both! {
     a_text_that_is_being_sent_is_left_for_the_next_reading
     a_status_that_is_none_of_the_known_ones_is_never_failed
     pending_rows_that_a_look_found_are_asked_for_at_once
+    a_pending_text_that_may_have_vanished_from_the_list_is_asked_for
     an_attempt_is_settled_once_all_of_its_rows_are_found
     a_look_is_remembered_once
     absent_rows_are_held
@@ -102,6 +103,14 @@ async fn pending_rows_that_a_look_found_are_asked_for_at_once(bench: &Bench) {
     assert_eq!(bench.ledger.due_details(10, at(20)).await.unwrap().len(), 1, "and not later for being seen twice");
     bench.apply(&[listed(1, 1, "hello", 2, SENT)], 30).await;
     assert!(bench.ledger.due_details(10, at(99)).await.unwrap().is_empty());
+}
+
+async fn a_pending_text_that_may_have_vanished_from_the_list_is_asked_for(bench: &Bench) {
+    let (_, _) = bench.lost("one", &[1], 1).await;
+    bench.apply(&[listed(1, 1, "hello", 2, PENDING)], 20).await;
+    assert!(bench.ledger.due_details(10, at(20 + 3599)).await.unwrap().is_empty(), "its window is read again before");
+    bench.apply(&[listed(1, 1, "hello", 2, PENDING)], 30).await;
+    assert_eq!(bench.ledger.due_details(10, at(20 + 3600)).await.unwrap().len(), 1, "and the wait does not begin anew");
 }
 
 async fn an_attempt_is_settled_once_all_of_its_rows_are_found(bench: &Bench) {

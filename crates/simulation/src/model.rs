@@ -1,0 +1,400 @@
+//! What must hold after each commit and each call, one function for each, over what the ledger's log tells.
+
+use crate::book::Book;
+use campaign::RowState;
+use ledger::simulated::Change;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// An invariant that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Its name.
+    pub invariant: &'static str,
+    /// What was seen.
+    pub seen: String,
+}
+
+type Holds = Result<(), Violation>;
+
+macro_rules! hold {
+    ($invariant:ident, $holds:expr, $($seen:tt)+) => {
+        if !$holds {
+            return Err(Violation { invariant: stringify!($invariant), seen: format!($($seen)+) });
+        }
+    };
+}
+
+/// A row as the log tells it.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Its campaign.
+    pub campaign: i64,
+    /// To whom.
+    pub destination: i64,
+    /// From whom.
+    pub sender: String,
+    /// Its state.
+    pub state: RowState,
+    /// Its attempt.
+    pub attempt: Option<i64>,
+    /// Its id at the gateway.
+    pub sms_id: Option<i64>,
+    /// Why it is in this state, of a held row.
+    pub reason: String,
+    /// How often it came back because it was absent.
+    pub resends: u32,
+    /// A person decided about it.
+    pub decided: bool,
+}
+
+/// An attempt as the log tells it.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// Its state.
+    pub state: String,
+    /// Its rows.
+    pub rows: Vec<i64>,
+    /// Who makes it.
+    pub owner: i64,
+    /// Its sender is known to be done with it.
+    pub ended: bool,
+    /// Requests that were made for it.
+    pub posts: u32,
+}
+
+/// The ledger as its log tells it.
+#[derive(Debug, Default)]
+pub struct Model {
+    /// All rows.
+    pub rows: BTreeMap<i64, Row>,
+    /// All attempts.
+    pub attempts: BTreeMap<i64, Attempt>,
+    /// States of campaigns.
+    pub campaigns: BTreeMap<i64, String>,
+    opted_out: BTreeSet<i64>,
+    open: BTreeMap<(String, i64), BTreeSet<i64>>,
+    claimed: BTreeMap<i64, i64>,
+    /// Token pairs that were committed.
+    pub tokens_committed: u32,
+}
+
+fn is_open(row: &Row) -> bool {
+    use RowState::{Accepted, Held, Sending, Unknown};
+    row.sms_id.is_none() && matches!(row.state, Sending | Unknown | Held | Accepted)
+}
+
+impl Model {
+    /// Takes what a commit changed, and looks whether all still holds.
+    pub fn apply(&mut self, change: &Change, book: &Book) -> Holds {
+        match change.kind.as_str() {
+            "new" => self.insert(change),
+            "row" => self.row(change, book),
+            "gone" => {
+                hold!(
+                    no_row_is_lost,
+                    self.rows.remove(&change.id).is_some_and(|row| row.attempt.is_none()),
+                    "row {} is gone",
+                    change.id
+                );
+                Ok(())
+            }
+            "attempt" => self.attempt(change),
+            "campaign" => {
+                self.campaigns.insert(change.id, change.is.clone().unwrap_or_default());
+                Ok(())
+            }
+            "opt_out" => {
+                self.opted_out.insert(change.id);
+                Ok(())
+            }
+            "token" => {
+                self.tokens_committed += 1;
+                Ok(())
+            }
+            _ => self.what_is_unexplained_is_of_somebody_else(change.id, book),
+        }
+    }
+
+    fn what_is_unexplained_is_of_somebody_else(&self, sms_id: i64, book: &Book) -> Holds {
+        let row = book.text(sms_id).and_then(|text| text.row);
+        hold!(what_is_unexplained_is_of_somebody_else, row.is_none(), "{sms_id} is of row {row:?}");
+        Ok(())
+    }
+
+    fn insert(&mut self, change: &Change) -> Holds {
+        let row = Row {
+            campaign: change.b.unwrap_or_default(),
+            destination: change.a.unwrap_or_default(),
+            sender: change.was.clone().unwrap_or_default(),
+            state: change.is.as_deref().unwrap_or_default().parse().expect("a state"),
+            attempt: None,
+            sms_id: None,
+            reason: String::new(),
+            resends: 0,
+            decided: false,
+        };
+        hold!(no_row_is_loaded_twice, self.rows.insert(change.id, row).is_none(), "row {} came twice", change.id);
+        Ok(())
+    }
+
+    fn attempt(&mut self, change: &Change) -> Holds {
+        let is = change.is.clone().unwrap_or_default();
+        match &change.was {
+            None => {
+                let rows = serde_json::from_str(change.text.as_deref().unwrap_or("[]")).expect("ids");
+                let owner = change.b.unwrap_or_default();
+                self.attempts.insert(change.id, Attempt { state: is, rows, owner, ended: false, posts: 0 });
+                Ok(())
+            }
+            Some(was) => {
+                let attempt = self.attempts.get_mut(&change.id).expect("inserted before");
+                attempt.state.clone_from(&is);
+                attempt.ended = change.b.is_some();
+                if was == "formed" && is == "sending" {
+                    let rows = attempt.rows.clone();
+                    self.nobody_is_texted_who_has_opted_out(change.id, &rows)?;
+                    self.nothing_begins_while_its_campaign_is_not_active(change.id, &rows)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn row(&mut self, change: &Change, book: &Book) -> Holds {
+        let (id, Some(was)) = (change.id, self.rows.get(&change.id).cloned()) else {
+            hold!(no_row_is_lost, false, "row {} was not loaded", change.id);
+            return Ok(());
+        };
+        let state: RowState = change.is.as_deref().unwrap_or_default().parse().expect("a state");
+        let operator = was.state == RowState::Held && state != RowState::Held && change.b.is_none()
+            || was.decided && state == was.state;
+        let is = Row {
+            state,
+            attempt: change.a,
+            sms_id: change.b,
+            reason: change.text.clone().unwrap_or_default(),
+            decided: was.decided || operator,
+            resends: was.resends + u32::from(was.state == RowState::Unknown && is_requeued(&was, state)),
+            ..was.clone()
+        };
+        self.final_states_are_never_left(id, &was, &is)?;
+        self.a_row_becomes_what_it_may(id, &was, &is)?;
+        if is_requeued(&was, state) && was.state != RowState::Held {
+            self.back_to_queued_only_if_it_did_not_go_out(id, &was, book)?;
+            self.sent_again_once(id, &is)?;
+        }
+        if state == RowState::Held && was.state != RowState::Held {
+            self.absence_is_proven(id, &is, book)?;
+        }
+        if was.sms_id != is.sms_id {
+            self.an_sms_id_is_claimed_once(id, &was, &is)?;
+            self.an_sms_id_is_of_a_text_like_its_own(id, &is, book)?;
+        }
+        let key = (is.sender.clone(), is.destination);
+        if is_open(&is) {
+            self.open.entry(key.clone()).or_default().insert(id);
+        } else if let Some(open) = self.open.get_mut(&key) {
+            open.remove(&id);
+        }
+        self.rows.insert(id, is);
+        self.one_open_text_a_recipient(&key)
+    }
+
+    fn final_states_are_never_left(&self, id: i64, was: &Row, is: &Row) -> Holds {
+        hold!(
+            final_states_are_never_left,
+            !was.state.is_final() || was.state == is.state,
+            "row {id}: {} to {}",
+            was.state,
+            is.state
+        );
+        Ok(())
+    }
+
+    fn a_row_becomes_what_it_may(&self, id: i64, was: &Row, is: &Row) -> Holds {
+        let steps = was.state == is.state || was.state.may_become(is.state);
+        hold!(a_row_becomes_what_it_may, steps, "row {id}: {} to {}", was.state, is.state);
+        Ok(())
+    }
+
+    /// From a definite refusal, from an attempt that did not begin, or from absence that is one.
+    fn back_to_queued_only_if_it_did_not_go_out(&self, id: i64, was: &Row, book: &Book) -> Holds {
+        let out = book.of_row(id).find(|text| text.attempt == was.attempt);
+        hold!(
+            back_to_queued_only_if_it_did_not_go_out,
+            out.is_none(),
+            "row {id} from {}: the gateway has it as {:?}",
+            was.state,
+            out.map(|text| text.sms_id)
+        );
+        Ok(())
+    }
+
+    fn sent_again_once(&self, id: i64, is: &Row) -> Holds {
+        hold!(sent_again_once, is.resends <= 1, "row {id}: {} times", is.resends);
+        Ok(())
+    }
+
+    /// A row is held as absent only if the list shows it neither now nor later.
+    fn absence_is_proven(&self, id: i64, is: &Row, book: &Book) -> Holds {
+        let not_known = campaign::resolve::HoldReason::SenderNotKnownToBeDone.sentence();
+        let out = book.of_row(id).find(|text| text.attempt == is.attempt && !text.deleted);
+        hold!(
+            absence_is_proven,
+            out.is_none() || is.reason == not_known,
+            "row {id} is held ({}): the gateway has it as {:?}",
+            is.reason,
+            out.map(|text| text.sms_id)
+        );
+        Ok(())
+    }
+
+    fn an_sms_id_is_claimed_once(&mut self, id: i64, was: &Row, is: &Row) -> Holds {
+        hold!(an_sms_id_is_claimed_once, was.sms_id.is_none(), "row {id} has had {:?}", was.sms_id);
+        let Some(sms_id) = is.sms_id else { return Ok(()) };
+        let other = self.claimed.insert(sms_id, id);
+        hold!(an_sms_id_is_claimed_once, other.is_none(), "{sms_id} is of the rows {other:?} and {id}");
+        Ok(())
+    }
+
+    fn an_sms_id_is_of_a_text_like_its_own(&self, id: i64, is: &Row, book: &Book) -> Holds {
+        let Some(sms_id) = is.sms_id else { return Ok(()) };
+        let like = book.text(sms_id).is_some_and(|text| {
+            text.row.is_some() && text.sender == is.sender && text.destination.cast_signed() == is.destination
+        });
+        hold!(an_sms_id_is_of_a_text_like_its_own, like, "row {id} took {sms_id}");
+        Ok(())
+    }
+
+    fn one_open_text_a_recipient(&self, key: &(String, i64)) -> Holds {
+        let open = self.open.get(key).map_or(0, BTreeSet::len);
+        hold!(one_open_text_a_recipient, open <= 1, "rows {:?} are open to one number", self.open.get(key));
+        Ok(())
+    }
+
+    fn nobody_is_texted_who_has_opted_out(&self, attempt: i64, rows: &[i64]) -> Holds {
+        let out = rows.iter().find(|row| {
+            self.rows
+                .get(row)
+                .is_some_and(|row| row.attempt == Some(attempt) && self.opted_out.contains(&row.destination))
+        });
+        hold!(nobody_is_texted_who_has_opted_out, out.is_none(), "attempt {attempt} began with row {out:?}");
+        Ok(())
+    }
+
+    fn nothing_begins_while_its_campaign_is_not_active(&self, attempt: i64, rows: &[i64]) -> Holds {
+        let campaign = rows.first().and_then(|row| self.rows.get(row)).map(|row| row.campaign);
+        let state = campaign.and_then(|campaign| self.campaigns.get(&campaign));
+        hold!(
+            nothing_begins_while_its_campaign_is_not_active,
+            state.is_some_and(|state| state == "active"),
+            "attempt {attempt} began: {state:?}"
+        );
+        Ok(())
+    }
+
+    /// A request that sends is about to have its effect. Answers its attempt, and for each destination its row.
+    ///
+    /// No byte leaves before an attempt is committed that names its destinations, and an attempt is posted once.
+    pub fn no_request_before_its_attempt(
+        &mut self,
+        sender: &str,
+        destinations: &[u64],
+    ) -> Result<(i64, Vec<i64>), Violation> {
+        let named = |attempt: &Attempt| {
+            attempt.rows.len() == destinations.len()
+                && attempt.rows.iter().zip(destinations).all(|(row, destination)| {
+                    let row = &self.rows[row];
+                    row.destination == destination.cast_signed() && row.sender == sender
+                })
+        };
+        let of_these = self.attempts.iter().filter(|(_, attempt)| named(attempt));
+        // One that was not posted yet before one that was, and one that is being sent before one that was given up.
+        let found = of_these.max_by_key(|(id, attempt)| (attempt.posts == 0, attempt.state == "sending", **id));
+        let found = found.map(|(id, _)| *id);
+        hold!(no_request_before_its_attempt, found.is_some(), "a request for {} rows has none", destinations.len());
+        let attempt = found.expect("it holds");
+        let state = self.attempts.get_mut(&attempt).expect("it is one of these");
+        let rows = state.rows.clone();
+        state.posts += 1;
+        hold!(one_post_an_attempt, state.posts == 1, "attempt {attempt} was posted {} times", state.posts);
+        let begun = matches!(state.state.as_str(), "sending" | "unknown" | "settled");
+        hold!(no_request_before_its_attempt, begun, "attempt {attempt} is {}", state.state);
+        Ok((attempt, rows))
+    }
+
+    /// A text of this row has gone out.
+    pub fn nobody_is_texted_twice(&self, row: i64, book: &Book) -> Holds {
+        let times = book.of_row(row).count();
+        hold!(nobody_is_texted_twice, times <= 1, "row {row} went out {times} times");
+        Ok(())
+    }
+
+    /// Nothing happens to any row by itself any more: final, held, or behind a held one.
+    pub fn is_settled(&self) -> bool {
+        self.rows.values().all(|row| row.state.is_settled() || self.is_behind_held(row))
+    }
+
+    fn is_behind_held(&self, row: &Row) -> bool {
+        let open = self.open.get(&(row.sender.clone(), row.destination));
+        row.state == RowState::Queued
+            && open.into_iter().flatten().any(|other| self.rows[other].state == RowState::Held)
+    }
+
+    /// When faults have stopped, every row becomes final or held.
+    pub fn all_is_done_in_the_end(&self) -> Holds {
+        let open: Vec<String> = self
+            .rows
+            .iter()
+            .filter(|(_, row)| !row.state.is_settled() && !self.is_behind_held(row))
+            .map(|(id, row)| {
+                let attempt = row.attempt.and_then(|id| Some((id, self.attempts.get(&id)?)));
+                let attempt = attempt.map(|(id, attempt)| format!("{id} {} ended {}", attempt.state, attempt.ended));
+                format!("{id} {} sms {:?} attempt {attempt:?} {}", row.state, row.sms_id, row.reason)
+            })
+            .collect();
+        hold!(
+            all_is_done_in_the_end,
+            open.is_empty(),
+            "{} rows are open: {:?}",
+            open.len(),
+            &open[..open.len().min(3)]
+        );
+        Ok(())
+    }
+
+    /// The gateway's book and the ledger tell the same.
+    pub fn the_book_agrees(&self, book: &Book) -> Holds {
+        for text in &book.texts {
+            let Some(row) = text.row else { continue };
+            self.nobody_is_texted_twice(row, book)?;
+            let told = &self.rows[&row];
+            let known = matches!(told.state, RowState::Sent | RowState::Failed | RowState::Held) || told.decided;
+            hold!(the_book_agrees, known, "row {row} is {} and went out as {}", told.state, text.sms_id);
+        }
+        for (id, row) in &self.rows {
+            if !row.decided && matches!(row.state, RowState::Sent | RowState::Failed) {
+                let text = row.sms_id.and_then(|sms_id| book.text(sms_id));
+                let says = text.map(|text| if text.status == 1 { RowState::Sent } else { RowState::Failed });
+                hold!(
+                    the_book_agrees,
+                    says == Some(row.state),
+                    "row {id} is {} and the gateway says {says:?}",
+                    row.state
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows in the files are the rows in the ledger.
+    pub fn rows_balance(&self, in_files: usize) -> Holds {
+        hold!(rows_balance, self.rows.len() == in_files, "{in_files} in the files, {} in the ledger", self.rows.len());
+        Ok(())
+    }
+}
+
+fn is_requeued(was: &Row, state: RowState) -> bool {
+    use RowState::{Accepted, Held, Sending, Unknown};
+    state == RowState::Queued && matches!(was.state, Sending | Unknown | Held | Accepted)
+}

@@ -1,0 +1,401 @@
+//! The processes and the people, each a task or a few around the product's own code.
+
+use crate::{
+    fault::Fault,
+    world::{Line, SEND_TIMEOUT_S, Sim, with},
+};
+use campaign::{CampaignId, ChunkId, Msisdn, RowId, RowState, SenderId, TextId};
+use gateway::{Budget, Gateway};
+use ingest::feeder::Feeder;
+use jiff::SignedDuration;
+use ledger::{
+    By, Encoding, ImportStart, Ledger, NewChunk, NewImport, NewOptOut, NewRow, NewText, OwnerGuard, RetryPolicy,
+    Verdict,
+};
+use queue::Queue;
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
+use tokio::{sync::Notify, time::sleep};
+use tokio_util::sync::CancellationToken;
+
+/// What a process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    World,
+    Worker,
+    Reconciler,
+    Feeder,
+}
+
+/// What all processes share.
+#[derive(Clone)]
+pub(crate) struct Parts {
+    pub(crate) ledger: Ledger,
+    pub(crate) budget: Budget,
+    pub(crate) queue: Queue,
+    pub(crate) wake: Arc<Notify>,
+}
+
+thread_local! {
+    static PARTS: RefCell<Option<Parts>> = const { RefCell::new(None) };
+}
+
+pub(crate) fn share(parts: Option<Parts>) {
+    PARTS.set(parts);
+}
+
+fn parts() -> Parts {
+    PARTS.with_borrow(Clone::clone).expect("a simulation runs")
+}
+
+/// Starts a process, and answers which it is.
+pub(crate) fn start(sim: &Sim, kind: Kind) -> usize {
+    let mut processes = sim.processes.borrow_mut();
+    let clock_error = SignedDuration::from_secs(i64::from(sim.rng.borrow_mut().of(0, 1_201)) - 600);
+    processes.push(crate::world::Process { kind, alive: true, frozen_until: None, clock_error });
+    let number = processes.len() - 1;
+    let task: crate::world::Task = match kind {
+        Kind::World => return number,
+        Kind::Worker => Box::pin(worker(number)),
+        Kind::Reconciler => Box::pin(reconciler(number)),
+        Kind::Feeder => Box::pin(feeder()),
+    };
+    sim.new_tasks.borrow_mut().push((number, task));
+    number
+}
+
+/// Another process takes the place of one that ended.
+pub(crate) fn restart(sim: &Sim, process: usize) {
+    let kind = sim.processes.borrow()[process].kind;
+    let wait = Duration::from_millis(u64::from(sim.rng.borrow_mut().of(200, 20_000)));
+    let task = async move {
+        sleep(wait).await;
+        with(|sim| start(sim, kind));
+    };
+    sim.new_tasks.borrow_mut().push((0, Box::pin(task)));
+}
+
+async fn register(kind: &'static str, number: usize) -> OwnerGuard {
+    let Parts { ledger, .. } = parts();
+    let pid = u32::try_from(number).expect("few");
+    loop {
+        match ledger.register_owner(kind, "here", pid, ledger.now()).await {
+            Ok(owner) => return owner,
+            Err(_) => sleep(Duration::from_secs(1)).await,
+        }
+    }
+}
+
+fn gateway(number: usize) -> Gateway {
+    let Parts { ledger, budget, .. } = parts();
+    let url = "http://127.0.0.1:1/api/".parse().expect("a URL");
+    let mut settings = gateway::Settings::new(url, "client".into(), "secret".into(), "user".into(), "password".into());
+    settings.send_timeout = Duration::from_secs(u64::from(SEND_TIMEOUT_S));
+    settings.connect_timeout = Duration::from_secs(3);
+    settings.read_timeout = Duration::from_secs(8);
+    Gateway::simulated(Arc::new(Line), settings, ledger, budget, format!("p{number}"))
+}
+
+const FIRST_LOOK: SignedDuration = SignedDuration::from_secs(4);
+
+async fn worker(number: usize) {
+    let owner = Arc::new(register("worker", number).await);
+    let (parts, scenario) = (parts(), with(|sim| sim.scenario.clone()));
+    let settings = worker::Settings {
+        batch_len_max: scenario.batch_len_max as usize,
+        concurrency: scenario.concurrency as usize,
+        retry: RetryPolicy { first: SignedDuration::from_secs(2), longest: SignedDuration::from_secs(20) },
+        first_look: FIRST_LOOK,
+        ..worker::Settings::default()
+    };
+    let finished = Arc::clone(&parts.wake);
+    let worker = Rc::new(worker::Worker { ledger: parts.ledger, gateway: gateway(number), settings, finished });
+    for _ in 0..scenario.concurrency {
+        let (worker, owner) = (Rc::clone(&worker), Arc::clone(&owner));
+        let task = async move {
+            let (sim, stop) = (crate::world::get(), CancellationToken::new());
+            loop {
+                let job = sim.jobs.borrow_mut().pop_front();
+                match job {
+                    Some(job) => worker.handle(job, &owner, &stop).await,
+                    // A wake-up may have gone to a process that ended.
+                    None => _ = tokio::time::timeout(Duration::from_secs(30), sim.job_came.notified()).await,
+                }
+            }
+        };
+        with(|sim| sim.new_tasks.borrow_mut().push((number, Box::pin(task))));
+    }
+}
+
+/// How long to rest: a little after something has changed, ever longer while nothing does.
+struct Rest {
+    seen: u64,
+    ms: u32,
+    shortest_ms: u32,
+    longest_ms: u32,
+}
+
+impl Rest {
+    fn next(&mut self) -> Duration {
+        with(|sim| {
+            let changes = sim.changes.get();
+            self.ms = if changes == self.seen { (self.ms * 2).min(self.longest_ms) } else { self.shortest_ms };
+            self.seen = changes;
+            let ms = sim.rng.borrow_mut().of(self.ms / 4, self.ms * 2);
+            Duration::from_millis(u64::from(ms))
+        })
+    }
+}
+
+async fn reconciler(number: usize) {
+    let owner = register("reconciler", number).await;
+    let (parts, scenario) = (parts(), with(|sim| sim.scenario.clone()));
+    let settings = reconciler::Settings {
+        settle: Some(SignedDuration::from_secs(i64::from(scenario.settle_s))),
+        on_absent: scenario.on_absent,
+        first_look: FIRST_LOOK,
+        give_up: SignedDuration::from_hours(2),
+        prove_within: SignedDuration::from_mins(20),
+        send_limit: SignedDuration::from_secs(i64::from(SEND_TIMEOUT_S) + 8),
+        proof_recipients_min: 3,
+        inbound_every: Duration::from_secs(1 << 30),
+        ..reconciler::Settings::default()
+    };
+    let reconciler = reconciler::Reconciler::new(parts.ledger, gateway(number), settings);
+    let mut rest = Rest { seen: 0, ms: 2_000, shortest_ms: 2_000, longest_ms: 30_000 };
+    loop {
+        // A ledger or a gateway that is away is waited for, as ever.
+        let _ = reconciler.simulated_round(&owner).await;
+        sleep(rest.next()).await;
+    }
+}
+
+async fn feeder() {
+    let parts = parts();
+    let feeder = Feeder { wake: Arc::clone(&parts.wake), ..Feeder::new(parts.ledger, parts.queue) };
+    let mut rest = Rest { seen: 0, ms: 1_000, shortest_ms: 1_000, longest_ms: 40_000 };
+    loop {
+        let _ = feeder.sweep().await;
+        let _ = feeder.feed_once().await;
+        let _ = tokio::time::timeout(rest.next(), feeder.wake.notified()).await;
+    }
+}
+
+fn sender() -> SenderId {
+    SenderId::parse("SHOP").expect("it is one")
+}
+
+fn number(nth: u32) -> Msisdn {
+    Msisdn::from_digits(447_700_900_000 + u64::from(nth)).expect("it is one")
+}
+
+fn text(nth: u32) -> String {
+    format!("text {nth}")
+}
+
+/// Launches a campaign.
+pub(crate) async fn launch(owner: Rc<OwnerGuard>, nth: usize) {
+    let Parts { ledger, wake, .. } = parts();
+    let (campaign, chunk_len) = with(|sim| (sim.scenario.campaigns[nth].clone(), sim.scenario.chunk_len));
+    sleep(Duration::from_secs(u64::from(campaign.at_s))).await;
+    let new = NewImport {
+        file_name: format!("{nth}.csv"),
+        sha256: format!("{nth:064}"),
+        bytes: 1,
+        rows_in_file: u64::from(campaign.rows),
+        again: false,
+        launched_by: "ann".to_owned(),
+        owner: owner.id(),
+        campaigns: vec![ledger::NewCampaign {
+            name: format!("c{nth}"),
+            priority: campaign.priority,
+            ..ledger::NewCampaign::default()
+        }],
+    };
+    let started = ledger.begin_import(&new, ledger.now()).await.expect("the people's ledger serves");
+    let ImportStart::Load { import, campaigns } = started else { return };
+    let id = TextId::first_used(import, 2);
+    let new_text = NewText { id, body: text(campaign.text), encoding: Encoding::Gsm7, segments: 1 };
+    let mut chunks = Vec::new();
+    for (ordinal, first) in (0..campaign.rows).step_by(chunk_len as usize).enumerate() {
+        let rows = (first..campaign.rows.min(first + chunk_len)).map(|row| NewRow {
+            row_number: row + 2,
+            state: RowState::Queued,
+            reason: None,
+            destination_raw: String::new(),
+            destination: Some(number(campaign.from + row)),
+            sender: Some(sender()),
+            text: Some(id),
+            reference: None,
+            scheduled_for: None,
+            valid_until: None,
+        });
+        chunks.push(NewChunk {
+            id: ChunkId::nth(import, u32::try_from(ordinal).expect("few")),
+            campaign: campaigns[0].0,
+            texts: if ordinal == 0 { vec![new_text.clone()] } else { Vec::new() },
+            rows: rows.collect(),
+        });
+    }
+    ledger.append_chunks(import, &chunks, ledger.now()).await.expect("the people's ledger serves");
+    ledger.finish_import(import, ledger.now()).await.expect("the people's ledger serves");
+    with(|sim| sim.in_files.set(sim.in_files.get() + campaign.rows as usize));
+    wake.notify_one();
+}
+
+const ANN: By<'static> = By { who: "ann", reason: Some("the simulation") };
+
+/// What people do after a claim.
+pub(crate) async fn act(fault: Fault, campaign: i64, rows: Vec<i64>) {
+    let Parts { ledger, wake, .. } = parts();
+    let campaign = CampaignId(campaign);
+    match fault {
+        Fault::Pause { secs, .. } => {
+            let _ = ledger.pause(campaign, ANN, ledger.now()).await;
+            sleep(Duration::from_secs(u64::from(secs))).await;
+            let _ = ledger.resume(campaign, ANN, ledger.now()).await;
+            wake.notify_one();
+        }
+        Fault::Cancel { .. } => _ = ledger.cancel(campaign, ANN, ledger.now()).await,
+        Fault::OptOut { row, .. } => {
+            let row = rows[row as usize % rows.len()];
+            let digits = with(|sim| sim.model.borrow().rows.get(&row).map(|row| row.destination));
+            if let Some(number) = digits.and_then(|digits| Msisdn::from_digits(digits.cast_unsigned())) {
+                let new = NewOptOut { number, sender: None, reason: "asked".to_owned() };
+                let _ = ledger.opt_out(&[new], "ann", ledger.now()).await;
+            }
+        }
+        _ => {}
+    }
+}
+
+/// What happens at a time.
+pub(crate) async fn happen(fault: Fault) {
+    let after = |at_s: u32| sleep(Duration::from_secs(u64::from(at_s)));
+    match fault {
+        Fault::Revoke { at_s, burn } => {
+            after(at_s).await;
+            with(|sim| sim.book.borrow_mut().revoke(burn));
+        }
+        Fault::Foreign { at_s, our_number } => {
+            after(at_s).await;
+            with(|sim| {
+                let nth = sim.rng.borrow_mut().of(0, 40);
+                let (number, text) =
+                    if our_number { (number(nth), "from elsewhere".to_owned()) } else { (number(5_000), text(0)) };
+                let now = sim.clock();
+                let when = crate::world::at_once(now);
+                sim.book.borrow_mut().take(sender().as_str(), number.as_u64(), &text, when, None);
+            });
+        }
+        Fault::Delete { at_s } => {
+            after(at_s).await;
+            with(|sim| {
+                let at = sim.book.borrow().any_listed(&mut sim.rng.borrow_mut(), sim.clock());
+                // One whose row is known to have gone out: of others absence would say that they did not.
+                let row = at.and_then(|at| sim.book.borrow().texts[at].row);
+                let known = row.is_some_and(|row| {
+                    let state = sim.model.borrow().rows[&row].state;
+                    matches!(state, RowState::Accepted | RowState::Sent | RowState::Failed)
+                });
+                if let (Some(at), true) = (at, known) {
+                    sim.book.borrow_mut().texts[at].deleted = true;
+                }
+            });
+        }
+        Fault::Clock { at_s, worker, by_s } => {
+            after(at_s).await;
+            with(|sim| {
+                let mut processes = sim.processes.borrow_mut();
+                let workers = processes.iter_mut().filter(|process| process.kind == Kind::Worker && process.alive);
+                if let Some(process) = workers.into_iter().nth(worker as usize) {
+                    process.clock_error += SignedDuration::from_secs(i64::from(by_s));
+                }
+            });
+        }
+        Fault::Resolve { at_s, how } => {
+            after(at_s).await;
+            resolve(how).await;
+        }
+        _ => {}
+    }
+}
+
+async fn resolve(how: u32) {
+    let Parts { ledger, wake, .. } = parts();
+    let held: Vec<(i64, i64)> = with(|sim| {
+        let (model, book) = (sim.model.borrow(), sim.book.borrow());
+        let rows = model.rows.iter().filter(|(_, row)| row.state == RowState::Held);
+        rows.filter(|(id, row)| {
+            let ended =
+                row.attempt.and_then(|attempt| model.attempts.get(&attempt)).is_some_and(|attempt| attempt.ended);
+            how != 2 || ended && book.of_row(**id).next().is_none()
+        })
+        .map(|(id, row)| (*id, row.campaign))
+        .collect()
+    });
+    let verdict = [Verdict::AssumeSent, Verdict::Cancel, Verdict::Resend][how as usize];
+    for (row, campaign) in held {
+        let _ = ledger.decide(CampaignId(campaign), RowId(row), verdict, "ann", "asked them", ledger.now()).await;
+    }
+    wake.notify_one();
+}
+
+/// Ends the faults, and in the end the run.
+pub(crate) async fn judge() {
+    let heal = with(|sim| Duration::from_secs(u64::from(sim.scenario.heal_s)));
+    let mut quiet = 0;
+    loop {
+        sleep(Duration::from_secs(5)).await;
+        let (over, elapsed) = with(|sim| {
+            let elapsed = sim.began.elapsed();
+            if elapsed >= heal && !sim.healed.replace(true) {
+                sim.note("healed", &[], String::new);
+            }
+            let now = tokio::time::Instant::now();
+            let frozen =
+                sim.processes.borrow().iter().any(|p| p.alive && p.frozen_until.is_some_and(|until| until > now));
+            let launched = sim.scenario.campaigns.iter().all(|c| Duration::from_secs(u64::from(c.at_s) + 5) < elapsed);
+            let asked_later = !sim.healed.get()
+                && sim.scenario.faults.iter().any(|fault| {
+                    matches!(fault, Fault::Resolve { at_s, .. } if Duration::from_secs(u64::from(*at_s) + 5) >= elapsed)
+                });
+            let still = launched && !asked_later && (!frozen || sim.healed.get()) && sim.model.borrow().is_settled();
+            quiet = if still { quiet + 1 } else { 0 };
+            (quiet > 6, elapsed)
+        });
+        if over || elapsed > heal + Duration::from_secs(4 * 3600) {
+            break;
+        }
+    }
+    with(|sim| {
+        let model = sim.model.borrow();
+        sim.check(model.rows_balance(sim.in_files.get()));
+        sim.check(model.all_is_done_in_the_end());
+        sim.check(model.the_book_agrees(&sim.book.borrow()));
+        sim.over.set(true);
+    });
+}
+
+/// Registers the people, launches the campaigns, starts the processes, and has happen what has a time.
+pub(crate) async fn people() {
+    let owner = Rc::new(register("people", 0).await);
+    let sim = crate::world::get();
+    let task = |task: crate::world::Task| sim.new_tasks.borrow_mut().push((0, task));
+    for nth in 0..sim.scenario.campaigns.len() {
+        task(Box::pin(launch(Rc::clone(&owner), nth)));
+    }
+    for fault in sim.scenario.faults.clone() {
+        task(Box::pin(happen(fault)));
+    }
+    let queue = parts().queue;
+    let each = |job: queue::Job| async move { with(|sim| sim.push(job)) };
+    task(Box::pin(async move { queue.serve(1, Duration::ZERO, CancellationToken::new(), each).await }));
+    task(Box::pin(judge()));
+    for _ in 0..sim.scenario.workers {
+        start(&sim, Kind::Worker);
+    }
+    for _ in 0..sim.scenario.reconcilers {
+        start(&sim, Kind::Reconciler);
+    }
+    start(&sim, Kind::Feeder);
+}

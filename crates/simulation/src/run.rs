@@ -1,0 +1,181 @@
+//! A run: one scenario from its beginning to its end.
+
+use crate::{
+    driver,
+    fault::Fault,
+    model::Violation,
+    process::{self, Kind, Parts},
+    scenario::Scenario,
+    world::{self, Sim},
+};
+use campaign::mutant::Mutant;
+use gateway::Budget;
+use jiff::Timestamp;
+use ledger::Ledger;
+use queue::Queue;
+use std::{fs, path::Path, rc::Rc, sync::Arc, time::Duration};
+use tempfile::TempDir;
+use tokio::sync::Notify;
+
+/// What the simulation adds to the ledger: the log of what each commit changed.
+const LOG: &str = "
+CREATE TABLE sim_log (seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, id INTEGER NOT NULL, was TEXT, \"is\" TEXT, a INTEGER,
+    b INTEGER, text TEXT);
+CREATE TRIGGER sim_new AFTER INSERT ON messages BEGIN
+    INSERT INTO sim_log (kind, id, was, \"is\", a, b) VALUES ('new', new.id, new.sender, new.state, new.destination, new.campaign_id);
+END;
+CREATE TRIGGER sim_gone AFTER DELETE ON messages BEGIN
+    INSERT INTO sim_log (kind, id) VALUES ('gone', old.id);
+END;
+CREATE TRIGGER sim_row AFTER UPDATE OF state, attempt_id, sms_id ON messages
+    WHEN old.state <> new.state OR old.attempt_id IS NOT new.attempt_id OR old.sms_id IS NOT new.sms_id BEGIN
+    INSERT INTO sim_log (kind, id, was, \"is\", a, b, text)
+        VALUES ('row', new.id, old.state, new.state, new.attempt_id, new.sms_id, new.reason);
+END;
+CREATE TRIGGER sim_attempt_new AFTER INSERT ON attempts BEGIN
+    INSERT INTO sim_log (kind, id, \"is\", a, b, text) VALUES ('attempt', new.id, new.state, new.chunk_id, new.owner_id, new.row_ids);
+END;
+CREATE TRIGGER sim_attempt AFTER UPDATE OF state, sending_at, ended_at ON attempts
+    WHEN old.state <> new.state OR old.ended_at IS NOT new.ended_at BEGIN
+    INSERT INTO sim_log (kind, id, was, \"is\", a, b, text)
+        VALUES ('attempt', new.id, old.state, new.state, new.sending_at, new.ended_at, new.outcome);
+END;
+CREATE TRIGGER sim_campaign AFTER UPDATE OF state ON campaigns BEGIN
+    INSERT INTO sim_log (kind, id, was, \"is\") VALUES ('campaign', new.id, old.state, new.state);
+END;
+CREATE TRIGGER sim_opt_out AFTER INSERT ON suppressions BEGIN
+    INSERT INTO sim_log (kind, id) VALUES ('opt_out', new.destination);
+END;
+CREATE TRIGGER sim_unexplained AFTER INSERT ON unexplained BEGIN
+    INSERT INTO sim_log (kind, id) VALUES ('unexplained', new.sms_id);
+END;
+CREATE TRIGGER sim_token AFTER UPDATE OF generation ON tokens WHEN old.generation <> new.generation BEGIN
+    INSERT INTO sim_log (kind, id) VALUES ('token', new.generation);
+END;
+";
+
+/// A migrated ledger to begin each run with.
+pub struct Template {
+    dir: TempDir,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// The first invariant that did not hold.
+    pub violation: Option<Violation>,
+    /// A number that two runs share only if they were the same.
+    pub digest: u64,
+    /// What happened, if that was asked for.
+    pub trace: Vec<String>,
+    /// Rows.
+    pub rows: usize,
+    /// Rows that are held in the end.
+    pub held: usize,
+    /// Faults that met something to go wrong.
+    pub met: usize,
+    /// How long it took, in virtual seconds.
+    pub secs: u64,
+}
+
+fn start() -> Timestamp {
+    Timestamp::from_second(1_800_000_000).expect("it is one")
+}
+
+impl Template {
+    /// Makes it, in memory where the machine has a file system there.
+    pub fn make() -> Self {
+        let in_memory = Path::new("/dev/shm");
+        let dir = if in_memory.is_dir() { TempDir::new_in(in_memory) } else { TempDir::new() };
+        let dir = dir.expect("a folder can be made");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        runtime.block_on(async {
+            let ledger = Ledger::simulated(&dir.path().join("template.db"), start()).await.expect("it opens");
+            ledger.migrate().await.expect("it is new");
+            ledger.simulated_script(LOG).await.expect("its words are SQL");
+            ledger.simulated_close().await;
+        });
+        Self { dir }
+    }
+}
+
+/// Runs a scenario, with a rule of the product broken if one is given.
+pub fn run(template: &Template, scenario: &Scenario, mutant: Option<Mutant>, trace: bool) -> Ended {
+    let folder = TempDir::new_in(template.dir.path()).expect("a folder can be made");
+    let path = folder.path().join("ledger.db");
+    fs::copy(template.dir.path().join("template.db"), &path).expect("the template is there");
+    // Opening waits for the database, which takes no virtual time: another clock than the run's.
+    let opening = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let mut ledger = opening.block_on(open(&path, mutant));
+    Mutant::break_rule(mutant);
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
+    let ended = runtime.block_on(tokio::task::unconstrained(one(&mut ledger, scenario, trace)));
+    Mutant::break_rule(None);
+    drop(runtime);
+    opening.block_on(ledger.simulated_close());
+    ended
+}
+
+async fn open(path: &Path, mutant: Option<Mutant>) -> Ledger {
+    let ledger = Ledger::simulated(path, start()).await.expect("it opens");
+    // What the database itself would refuse is taken away where the rule under it is broken.
+    let script = match mutant {
+        Some(Mutant::SmsIdClaimedTwice) => "DROP INDEX an_sms_id_is_claimed_once",
+        Some(Mutant::NoLiveKeyLock) => "DROP INDEX one_open_attempt_per_recipient",
+        _ => "SELECT 1",
+    };
+    ledger.simulated_script(script).await.expect("its words are SQL");
+    ledger
+}
+
+async fn one(ledger: &mut Ledger, scenario: &Scenario, trace: bool) -> Ended {
+    ledger.simulated_clock(start());
+    let sim = Rc::new(Sim::new(scenario.clone(), trace, 0));
+    world::install(Some(Rc::clone(&sim)));
+    process::share(Some(Parts {
+        ledger: ledger.clone(),
+        budget: Budget::in_process(scenario.budget, Duration::from_secs(10)),
+        queue: Queue::in_process(),
+        wake: Arc::new(Notify::new()),
+    }));
+    process::start(&sim, Kind::World);
+    sim.new_tasks.borrow_mut().push((0, Box::pin(process::people())));
+    driver::drive(Rc::clone(&sim), process::restart).await;
+    world::install(None);
+    process::share(None);
+    let (digest, trace) = sim.told();
+    let model = sim.model.borrow();
+    let violation = sim.violation.borrow().clone();
+    Ended {
+        violation,
+        digest,
+        trace,
+        rows: model.rows.len(),
+        held: model.rows.values().filter(|row| row.state == campaign::RowState::Held).count(),
+        met: sim.met.get(),
+        secs: sim.began.elapsed().as_secs(),
+    }
+}
+
+/// Leaves out one fault after another as long as the same invariant still breaks.
+pub fn shrink(template: &Template, scenario: &Scenario, mutant: Option<Mutant>, invariant: &str) -> Scenario {
+    let mut shortest = scenario.clone();
+    let mut at = 0;
+    while at < shortest.faults.len() {
+        let mut fewer = shortest.clone();
+        fewer.faults.remove(at);
+        let violation = run(template, &fewer, mutant, false).violation;
+        if violation.is_some_and(|violation| violation.invariant == invariant) {
+            shortest = fewer;
+        } else {
+            at += 1;
+        }
+    }
+    shortest
+}
+
+/// The faults of a scenario, a line each.
+pub fn lines(faults: &[Fault]) -> String {
+    faults.iter().map(|fault| format!("  {fault:?}\n")).collect()
+}
