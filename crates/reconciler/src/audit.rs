@@ -1,6 +1,6 @@
 //! The second look: attempts whose texts a sweep did not find, whether their answer was lost or said that all was well.
 
-use crate::{Reconciler, RoundError, SLOWEST_LAG};
+use crate::{Reconciler, RoundError, SLOWEST_LAG, odd::Odd};
 use campaign::{
     Msisdn, RowId, SenderId,
     budget::CallClass,
@@ -18,6 +18,7 @@ impl Reconciler {
     pub(crate) async fn audit(&self) -> Result<(), RoundError> {
         let now = self.ledger.now();
         let attempts = self.ledger.open_attempts(5_000).await?;
+        let mut odd = Odd::default();
         for of_sender in attempts.chunk_by(|a, b| a.sender == b.sender) {
             let due: Vec<&OpenAttempt> = of_sender
                 .iter()
@@ -26,10 +27,10 @@ impl Reconciler {
                 .collect();
             if !due.is_empty() {
                 let sending_since = of_sender.iter().filter(|a| a.sending).map(|a| a.sending_at).min();
-                self.look(&due, sending_since).await?;
+                odd.set_aside(self.look(&due, sending_since).await)?;
             }
         }
-        Ok(())
+        odd.told()
     }
 
     async fn look(&self, due: &[&OpenAttempt], sending_since: Option<Timestamp>) -> Result<(), RoundError> {
