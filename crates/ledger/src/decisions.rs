@@ -5,6 +5,7 @@ use crate::{
     db::{read_conn, sql, write_tx},
     error::{During, Error, Source},
     feed::json_ids,
+    steering::By,
     time::{instant, ms},
     transitions::{unblock_chunks, wake_chunk},
 };
@@ -25,15 +26,6 @@ pub enum Verdict {
     Resend,
     /// Give it up.
     Cancel,
-}
-
-/// Who decides, and why.
-#[derive(Clone, Copy, Debug)]
-pub struct Decider<'a> {
-    /// The person.
-    pub who: &'a str,
-    /// In the person's words.
-    pub reason: &'a str,
 }
 
 /// What a decision did to a row.
@@ -117,20 +109,6 @@ impl Ledger {
         })
     }
 
-    /// Applies a person's verdict to a held row, and records who decided and why. Answers false when it is not held.
-    pub async fn decide(
-        &self,
-        campaign: CampaignId,
-        row: RowId,
-        verdict: Verdict,
-        who: &str,
-        reason: &str,
-        now: Timestamp,
-    ) -> Result<bool> {
-        let decided = self.decide_all(campaign, &[row], verdict, Decider { who, reason }, now).await?;
-        Ok(decided.iter().all(|(_, decided)| *decided == Decided::Done))
-    }
-
     /// Applies a person's verdict to held rows of a campaign in one commit, with an event for each that says who decided and
     /// why. Of two persons who decide about a row at once one does; the other is told by whom it was decided.
     ///
@@ -140,7 +118,7 @@ impl Ledger {
         campaign: CampaignId,
         rows: &[RowId],
         verdict: Verdict,
-        by: Decider<'_>,
+        by: By<'_>,
         now: Timestamp,
     ) -> Result<Vec<(RowId, Decided)>> {
         for _ in 0..3 {
@@ -158,7 +136,7 @@ impl Ledger {
         campaign: CampaignId,
         rows: &[RowId],
         verdict: Verdict,
-        by: Decider<'_>,
+        by: By<'_>,
         now: Timestamp,
     ) -> Result<Vec<(RowId, Decided)>> {
         let operation = "apply a decision to held rows";
@@ -184,7 +162,7 @@ impl Ledger {
             .bind(json_ids(rows.iter().map(|row| row.0)))
             .bind(ms(now))
             .bind(state)
-            .bind(format!("{words} by {}: {}", by.who, by.reason))
+            .bind(by.sentence(words))
             .bind(campaign.0)
             .fetch_all(&mut *tx)
             .await

@@ -37,7 +37,7 @@ pub use attempts::OpenAttempt;
 pub use campaign::token::TokenPhase;
 pub use claims::{Claim, ClaimedBatch, SendingBatch, Start, Unsent};
 pub use db::{Ledger, Schema};
-pub use decisions::{Decided, Decider, EarlierDecision, FoundRow, Todo, Verdict};
+pub use decisions::{Decided, EarlierDecision, FoundRow, Todo, Verdict};
 pub use error::{Error, ErrorKind, chain};
 pub use events::Event;
 pub use feed::{Backlog, Out, Waiting};

@@ -55,7 +55,7 @@ pub struct By<'a> {
 
 impl By<'_> {
     /// `paused by ann: the price is wrong`
-    fn sentence(&self, deed: &str) -> String {
+    pub(crate) fn sentence(&self, deed: &str) -> String {
         match self.reason {
             Some(reason) => format!("{deed} by {}: {reason}", self.who),
             None => format!("{deed} by {}", self.who),

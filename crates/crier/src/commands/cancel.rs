@@ -1,13 +1,13 @@
 //! `crier cancel`
 
-use super::pause::{one, unsent};
+use super::{Why, one, pause::unsent};
 use crate::{
     exit::{Done, Stop},
     output,
     setup::Setup,
 };
 use campaign::RowState;
-use ledger::{By, CampaignState, CampaignSummary, Steered};
+use ledger::{CampaignState, CampaignSummary, Steered};
 use serde_json::json;
 
 /// End a campaign: its unsent rows are never sent; says first how many they are and how many can't be recalled
@@ -20,9 +20,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME")]
     confirm: Option<String>,
 
-    /// Why, for the record
-    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
-    reason: Option<String>,
+    #[command(flatten)]
+    why: Why,
 }
 
 /// Chunks that are ended in one transaction.
@@ -31,13 +30,12 @@ const CHUNKS_AT_ONCE: u16 = 50;
 pub(crate) async fn run(setup: &Setup, args: &Args) -> anyhow::Result<Done> {
     let ledger = setup.ledger_to_read().await?;
     let name = &args.campaign;
-    let before = one(setup, &ledger, name).await?;
+    let before = one(&ledger, name).await?;
     if args.confirm.as_ref() != Some(name) {
         tell(setup, &before, false)?;
         return Err(Stop::failed("nothing was cancelled").advise(format!("Say --confirm={name} to cancel it.")).into());
     }
-    let by = By { who: &setup.who, reason: args.reason.as_deref() };
-    match ledger.cancel(before.id, by, ledger.now()).await? {
+    match ledger.cancel(before.id, args.why.by(setup), ledger.now()).await? {
         Steered::Done | Steered::Was(CampaignState::Cancelled) => {}
         Steered::Was(state) => {
             let what = format!("{name} is {}: it can't be cancelled now", state.name());
@@ -47,7 +45,7 @@ pub(crate) async fn run(setup: &Setup, args: &Args) -> anyhow::Result<Done> {
     }
     // From here on nothing of it is begun; a crash in the middle is finished by any process that feeds the queue.
     while ledger.sweep_cancelled(Some(before.id), CHUNKS_AT_ONCE, ledger.now()).await?.chunks > 0 {}
-    tell(setup, &one(setup, &ledger, name).await?, true)?;
+    tell(setup, &one(&ledger, name).await?, true)?;
     Ok(Done::Well)
 }
 

@@ -32,15 +32,37 @@ pub(crate) mod verify;
 pub(crate) mod watch;
 pub(crate) mod worker;
 
-use crate::exit::Stop;
-use ledger::{CampaignSummary, Ledger};
+use crate::{exit::Stop, setup::Setup};
+use ledger::{By, CampaignSummary, Ledger};
 
-/// The campaigns asked for; a name that is none is an error that lists what there is.
+/// The record of a change says why.
+#[derive(Debug, clap::Args)]
+struct Why {
+    /// Why, for the record
+    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    reason: Option<String>,
+}
+
+impl Why {
+    /// Who runs the command, and why.
+    fn by<'a>(&'a self, setup: &'a Setup) -> By<'a> {
+        By { who: &setup.who, reason: self.reason.as_deref() }
+    }
+}
+
+/// The campaign of this name; a name that is none is an error that lists what there is.
+async fn one(ledger: &Ledger, name: &str) -> anyhow::Result<CampaignSummary> {
+    match ledger.campaign_summaries(Some(name)).await?.pop() {
+        Some(summary) => Ok(summary),
+        None => Err(no_campaign(ledger, name).await?.into()),
+    }
+}
+
+/// All campaigns, or the one of this name.
 async fn summaries(ledger: &Ledger, name: Option<&str>) -> anyhow::Result<Vec<CampaignSummary>> {
-    let found = ledger.campaign_summaries(name).await?;
     match name {
-        Some(name) if found.is_empty() => Err(no_campaign(ledger, name).await?.into()),
-        _ => Ok(found),
+        Some(name) => Ok(vec![one(ledger, name).await?]),
+        None => Ok(ledger.campaign_summaries(None).await?),
     }
 }
 

@@ -1,13 +1,13 @@
 //! `crier pause` and `crier resume`
 
-use super::no_campaign;
+use super::{Why, one};
 use crate::{
     exit::{Done, Stop},
     output,
     setup::Setup,
 };
 use campaign::RowState;
-use ledger::{By, CampaignState, CampaignSummary, Steered};
+use ledger::{CampaignState, CampaignSummary, Steered};
 use serde_json::json;
 
 /// Begin nothing new of a campaign until it is resumed; what is in flight is finished
@@ -16,9 +16,8 @@ pub(crate) struct Args {
     /// The campaign
     campaign: String,
 
-    /// Why, for the record
-    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
-    reason: Option<String>,
+    #[command(flatten)]
+    why: Why,
 }
 
 /// Go on with a paused campaign
@@ -30,10 +29,9 @@ pub(crate) struct ResumeArgs {
 
 pub(crate) async fn run(setup: &Setup, args: &Args) -> anyhow::Result<Done> {
     let ledger = setup.ledger_to_read().await?;
-    let before = one(setup, &ledger, &args.campaign).await?;
-    let by = By { who: &setup.who, reason: args.reason.as_deref() };
-    let steered = ledger.pause(before.id, by, ledger.now()).await?;
-    let now = one(setup, &ledger, &args.campaign).await?;
+    let before = one(&ledger, &args.campaign).await?;
+    let steered = ledger.pause(before.id, args.why.by(setup), ledger.now()).await?;
+    let now = one(&ledger, &args.campaign).await?;
     let words = format!(
         "paused; {} unsent, {} in flight",
         output::counted(unsent(&now), "row"),
@@ -45,19 +43,10 @@ pub(crate) async fn run(setup: &Setup, args: &Args) -> anyhow::Result<Done> {
 pub(crate) async fn resume(setup: &Setup, args: &ResumeArgs) -> anyhow::Result<Done> {
     let args = &args.args;
     let ledger = setup.ledger_to_read().await?;
-    let campaign = one(setup, &ledger, &args.campaign).await?;
-    let by = By { who: &setup.who, reason: args.reason.as_deref() };
-    let steered = ledger.resume(campaign.id, by, ledger.now()).await?;
+    let campaign = one(&ledger, &args.campaign).await?;
+    let steered = ledger.resume(campaign.id, args.why.by(setup), ledger.now()).await?;
     let words = format!("resumed; {} unsent", output::counted(unsent(&campaign), "row"));
     tell(setup, &args.campaign, steered, CampaignState::Active, &words)
-}
-
-/// The campaign of this name.
-pub(super) async fn one(_setup: &Setup, ledger: &ledger::Ledger, name: &str) -> anyhow::Result<CampaignSummary> {
-    match ledger.campaign_summaries(Some(name)).await?.pop() {
-        Some(summary) => Ok(summary),
-        None => Err(no_campaign(ledger, name).await?.into()),
-    }
 }
 
 /// Rows of which nothing was sent yet.
@@ -66,13 +55,7 @@ pub(super) fn unsent(summary: &CampaignSummary) -> u64 {
 }
 
 /// Says how steering went; that it was so already is no failure, that it can't be so is one.
-pub(super) fn tell(
-    setup: &Setup,
-    name: &str,
-    steered: Steered,
-    wanted: CampaignState,
-    words: &str,
-) -> anyhow::Result<Done> {
+fn tell(setup: &Setup, name: &str, steered: Steered, wanted: CampaignState, words: &str) -> anyhow::Result<Done> {
     let state = match steered {
         Steered::Done => wanted,
         Steered::Was(was) => was,

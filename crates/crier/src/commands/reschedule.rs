@@ -1,16 +1,13 @@
 //! `crier reschedule`
 
-use super::{
-    pause::{one, unsent},
-    time,
-};
+use super::{Why, one, pause::unsent, time};
 use crate::{
     exit::{Done, Stop},
     output,
     setup::Setup,
 };
 use campaign::RowState;
-use ledger::{By, NewTimes};
+use ledger::NewTimes;
 use serde_json::json;
 
 /// Give the unsent rows of a campaign another time; says how many moved and how many were too late
@@ -28,9 +25,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME")]
     valid_until: Option<String>,
 
-    /// Why, for the record
-    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
-    reason: Option<String>,
+    #[command(flatten)]
+    why: Why,
 }
 
 pub(crate) async fn run(setup: &Setup, args: &Args) -> anyhow::Result<Done> {
@@ -48,10 +44,9 @@ pub(crate) async fn run(setup: &Setup, args: &Args) -> anyhow::Result<Done> {
         let advice = "Nothing was changed; `crier cancel` ends a campaign.";
         return Err(Stop::failed("--valid-until has passed").advise(advice).into());
     }
-    let campaign = one(setup, &ledger, &args.campaign).await?;
-    let by = By { who: &setup.who, reason: args.reason.as_deref() };
-    let done = ledger.reschedule(campaign.id, times, by, ledger.now()).await?;
-    let after = one(setup, &ledger, &args.campaign).await?;
+    let campaign = one(&ledger, &args.campaign).await?;
+    let done = ledger.reschedule(campaign.id, times, args.why.by(setup), ledger.now()).await?;
+    let after = one(&ledger, &args.campaign).await?;
     let never: u64 =
         [RowState::Invalid, RowState::Duplicate, RowState::Suppressed].map(|s| after.count(s)).iter().sum();
     let too_late = (after.rows - never).saturating_sub(done.moved.max(unsent(&after)));

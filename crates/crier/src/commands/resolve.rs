@@ -2,7 +2,7 @@
 
 use crate::{exit::Done, exit::Stop, output, setup::Setup};
 use campaign::{CampaignId, RowId};
-use ledger::{Decided, Decider, EarlierDecision, FoundRow, Ledger, Verdict};
+use ledger::{By, Decided, EarlierDecision, FoundRow, Ledger, Verdict};
 use serde_json::json;
 use std::{
     collections::BTreeMap,
@@ -74,13 +74,12 @@ impl Display for Rows {
 
 pub(crate) async fn run(setup: &Setup, args: Args) -> anyhow::Result<Done> {
     let ledger = setup.ledger_to_read().await?;
-    let summaries = super::summaries(&ledger, Some(&args.campaign)).await?;
+    let campaign = super::one(&ledger, &args.campaign).await?;
     let (verdict, words) = match (args.assume_sent, args.resend) {
         (true, _) => (Verdict::AssumeSent, "counted as sent"),
         (_, true) => (Verdict::Resend, "queued to be sent once more"),
         _ => (Verdict::Cancel, "cancelled"),
     };
-    let Some(campaign) = summaries.first() else { return Ok(Done::Failed) };
     if verdict == Verdict::Resend && campaign.campaign_state == "cancelled" {
         let what = format!("the campaign {} is cancelled: nothing of it is sent any more", args.campaign);
         return Err(Stop::failed(what).advise("Nothing was decided. Use --assume-sent or --cancel.").into());
@@ -97,7 +96,7 @@ pub(crate) async fn run(setup: &Setup, args: Args) -> anyhow::Result<Done> {
         return Err(unconfirmed(verdict, words, found.len()).into());
     }
     let ids: Vec<RowId> = found.values().map(|row| row.id).collect();
-    let by = Decider { who: &setup.who, reason: &args.reason };
+    let by = By { who: &setup.who, reason: Some(&args.reason) };
     let decided = ledger.decide_all(campaign.id, &ids, verdict, by, ledger.now()).await?;
     let outcomes: Vec<(i64, Decided)> =
         found.keys().copied().zip(decided.into_iter().map(|(_, decided)| decided)).collect();

@@ -1,8 +1,8 @@
 //! `crier retry`
 
-use super::{pause::one, time};
+use super::{Why, one, time};
 use crate::{exit::Done, output, setup::Setup};
-use ledger::{By, Retriable};
+use ledger::Retriable;
 use serde_json::json;
 
 /// Send the failed rows of a campaign once more, as a campaign of their own; never unknown or held ones
@@ -23,20 +23,18 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME")]
     valid_until: Option<String>,
 
-    /// Why, for the record
-    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
-    reason: Option<String>,
+    #[command(flatten)]
+    why: Why,
 }
 
 pub(crate) async fn run(setup: &Setup, args: &Args) -> anyhow::Result<Done> {
     let ledger = setup.ledger_to_read().await?;
     let valid_until = args.valid_until.as_deref().map(|text| time::until(setup, "valid-until", text)).transpose()?;
-    let campaign = one(setup, &ledger, &args.campaign).await?;
+    let campaign = one(&ledger, &args.campaign).await?;
     let (name, rows) = if args.dry_run {
         (None, ledger.retriable(campaign.id, valid_until, ledger.now()).await?)
     } else {
-        let by = By { who: &setup.who, reason: args.reason.as_deref() };
-        match ledger.retry_failed(campaign.id, valid_until, by, ledger.now()).await? {
+        match ledger.retry_failed(campaign.id, valid_until, args.why.by(setup), ledger.now()).await? {
             Some(retry) => (Some(retry.name), retry.rows),
             None => (None, Retriable::default()),
         }

@@ -1,6 +1,6 @@
 //! `crier senders`
 
-use super::file;
+use super::{Why, file};
 use crate::{exit::Done, exit::Stop, output, setup::Setup};
 use campaign::{SenderId, rate::Rate};
 use gateway::wire::SenderStatus;
@@ -30,17 +30,16 @@ enum Command {
         sender: Option<String>,
         /// As 100/min, 5/s or 2000/h; `none` lifts the limit
         rate: Option<String>,
-        /// Why, for the record
-        #[arg(long)]
-        reason: Option<String>,
+        #[command(flatten)]
+        why: Why,
     },
 }
 
 pub(crate) async fn run(setup: &Setup, args: Args) -> anyhow::Result<Done> {
     let ledger = setup.ledger().await?;
     match args.command {
-        Command::Rate { sender, rate, reason } => {
-            return set_rate(setup, &ledger, sender.as_deref().zip(rate.as_deref()), reason.as_deref()).await;
+        Command::Rate { sender, rate, why } => {
+            return set_rate(setup, &ledger, sender.as_deref().zip(rate.as_deref()), why.by(setup)).await;
         }
         Command::List => {
             let gateway = setup.gateway_alone(&ledger, "senders").await?;
@@ -82,19 +81,14 @@ pub(crate) async fn run(setup: &Setup, args: Args) -> anyhow::Result<Done> {
 }
 
 /// Sets a sender's rate, and lists those that are set.
-async fn set_rate(
-    setup: &Setup,
-    ledger: &Ledger,
-    wish: Option<(&str, &str)>,
-    reason: Option<&str>,
-) -> anyhow::Result<Done> {
+async fn set_rate(setup: &Setup, ledger: &Ledger, wish: Option<(&str, &str)>, by: By<'_>) -> anyhow::Result<Done> {
     if let Some((sender, words)) = wish {
         let sender = SenderId::parse(sender).map_err(|error| Stop::failed(error.to_string()))?;
         let rate = match words {
             "none" => None,
             words => Some(Rate::parse(words).map_err(|error| Stop::failed(error.to_string()))?),
         };
-        ledger.set_sender_rate(&sender, rate, By { who: &setup.who, reason }, words, ledger.now()).await?;
+        ledger.set_sender_rate(&sender, rate, by, words, ledger.now()).await?;
     }
     let rates = ledger.sender_rates().await?;
     if setup.json {

@@ -6,8 +6,9 @@ use campaign::{
 };
 use jiff::{SignedDuration, Timestamp};
 use ledger::{
-    Applied, Claim, ClaimedBatch, Delivery, Encoding, ImportStart, Ledger, ListedText, NewCampaign, NewChunk,
-    NewImport, NewRow, NewText, OpenAttempt, OwnerGuard, Recorded, RetryPolicy, SendingBatch, Start, Unsent, Verdict,
+    Applied, By, Claim, ClaimedBatch, Decided, Delivery, Encoding, ImportStart, Ledger, ListedText, NewCampaign,
+    NewChunk, NewImport, NewRow, NewText, OpenAttempt, OwnerGuard, Recorded, RetryPolicy, SendingBatch, Start, Unsent,
+    Verdict,
 };
 use sqlx::{AssertSqlSafe, PgPool, SqlitePool};
 use std::{
@@ -331,7 +332,7 @@ impl Bench {
     }
 
     pub(crate) async fn decide(&self, of: &Launched, n: u16, verdict: Verdict, second: i64) -> bool {
-        let decided = self.ledger.decide(of.id, of.row(n), verdict, "ann", "she knows", at(second)).await.unwrap();
+        let decided = decide(&self.ledger, of.id, of.row(n), verdict, second).await;
         self.stepped(second).await;
         decided
     }
@@ -416,4 +417,11 @@ impl Raw {
             Self::Postgres(pool) => sqlx::query(statement).execute(pool).await?.rows_affected(),
         })
     }
+}
+
+/// Ann decides about one row; whether it was hers to decide.
+pub(crate) async fn decide(ledger: &Ledger, of: CampaignId, row: RowId, verdict: Verdict, second: i64) -> bool {
+    let ann = By { who: "ann", reason: Some("she knows") };
+    let decided = ledger.decide_all(of, &[row], verdict, ann, at(second)).await.unwrap();
+    matches!(&decided[..], [(_, Decided::Done)])
 }

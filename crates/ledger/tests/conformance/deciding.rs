@@ -7,7 +7,7 @@ use crate::{
 };
 use campaign::{Outcome, RowId, outcome::NotSent, sweep::Window};
 use jiff::SignedDuration;
-use ledger::{Decided, Decider, Delivery, LogEntry, NotedReading, Verdict};
+use ledger::{By, Decided, Delivery, LogEntry, NotedReading, Verdict};
 
 on_both! {
     many_rows_are_decided_in_one_commit_with_an_event_each
@@ -22,8 +22,8 @@ on_both! {
     five_thousand_rows_are_decided_quickly
 }
 
-const ANN: Decider<'static> = Decider { who: "ann", reason: "she asked them" };
-const BOB: Decider<'static> = Decider { who: "bob", reason: "too late" };
+const ANN: By<'static> = By { who: "ann", reason: Some("she asked them") };
+const BOB: By<'static> = By { who: "bob", reason: Some("too late") };
 const SENT: Option<Delivery> = Some(Delivery::Sent);
 
 /// A campaign of one chunk whose rows are all held.

@@ -1,6 +1,6 @@
 //! Two at once.
 
-use crate::{Bench, at, bench::Raw, bench::accepted, on_both};
+use crate::{Bench, at, bench::Raw, bench::accepted, bench::decide, on_both};
 use jiff::SignedDuration;
 use ledger::{Claim, Ledger, Verdict};
 use std::time::Duration;
@@ -102,8 +102,7 @@ async fn a_row_that_is_queued_while_its_chunk_is_finished_is_not_forgotten() {
             .await
     };
     let (ledger, id, row, chunk) = (bench.ledger.clone(), one.id, one.row(0), one.chunk());
-    let decide =
-        tokio::spawn(async move { ledger.decide(id, row, Verdict::Resend, "ann", "she knows", at(6)).await.unwrap() });
+    let decided = tokio::spawn(async move { decide(&ledger, id, row, Verdict::Resend, 6).await });
     eventually_async("the decision waits for its event", DEADLINE, async || waiting().await == 1).await;
     let finish = bench.ledger.finish_chunk(chunk, &bench.owner, at(6));
     let unblock = async {
@@ -116,7 +115,7 @@ async fn a_row_that_is_queued_while_its_chunk_is_finished_is_not_forgotten() {
     };
     let (finished, ()) = tokio::join!(finish, unblock);
     finished.unwrap();
-    assert!(decide.await.unwrap());
+    assert!(decided.await.unwrap());
     assert_eq!(bench.states(&one).await, "queued accepted");
     bench.stepped(6).await;
 }

@@ -10,12 +10,14 @@ use campaign::{
     resolve::HoldReason,
 };
 use jiff::SignedDuration;
-use ledger::{Claim, ClaimedBatch, Delivery, SendingBatch, Start, Unsent, Verdict};
+use ledger::{By, Claim, ClaimedBatch, Delivery, SendingBatch, Start, Unsent, Verdict};
 use proptest::{prelude::*, test_runner::TestRunner};
 use std::sync::{
     Arc,
     atomic::{AtomicI64, Ordering::SeqCst},
 };
+
+const ANN: By<'static> = By { who: "ann", reason: Some("so") };
 
 /// One call of the ledger; the numbers choose among what there is.
 #[derive(Clone, Debug)]
@@ -205,7 +207,7 @@ impl World {
                 let one = campaign(*n);
                 let verdict = [Verdict::AssumeSent, Verdict::Resend, Verdict::Cancel][*verdict];
                 let row = one.row(u16::try_from(n % 3).unwrap());
-                format!("{}", ledger.decide(one.id, row, verdict, "ann", "so", now).await.unwrap())
+                format!("{:?}", ledger.decide_all(one.id, &[row], verdict, ANN, now).await.unwrap())
             }
             Step::Campaign(n, active) => {
                 self.bench.set_campaign(campaign(*n), if *active { "active" } else { "paused" }).await;
