@@ -1,7 +1,6 @@
 //! Whatever the gateway answers: no panic, bounded memory, and nothing but the success message is taken for success.
 //!
 //! `tests/corpus/answers` is changed at random places (`testbed::bytes`); `BYTES_RUNS=n` runs more of it.
-#![expect(clippy::unwrap_used, reason = "clippy takes the helpers of tests for no tests")]
 
 use campaign::{
     Outcome,
@@ -69,7 +68,7 @@ fn any_answer_is_classified_and_only_the_success_message_is_success() {
     for_changed("answers", &IN_ANSWERS, 3_000, |body| {
         let run = runs.replace(runs.get() + 1);
         let status = STATUSES[run % STATUSES.len()];
-        let call = if run / STATUSES.len() % 2 == 0 { SendCall::Send } else { SendCall::Bulk };
+        let call = if (run / STATUSES.len()).is_multiple_of(2) { SendCall::Send } else { SendCall::Bulk };
         let asked = Asked { call, destinations: 3, text: TEXT };
         MEMORY.reset_peak_usage();
         let before = MEMORY.current_usage();

@@ -214,7 +214,7 @@ fn every_line_of_any_file_is_accounted_for_or_the_file_is_refused_in_one_line() 
     let (runs, refused) = (Cell::new(0_u32), Cell::new(0_u32));
     for_changed("csv", &IN_FILES, 1_000, |csv| {
         runs.set(runs.get() + 1);
-        let flags = if csv.len() % 3 == 0 { &with_text } else { &sender_alone() };
+        let flags = if csv.len().is_multiple_of(3) { &with_text } else { &sender_alone() };
         let Some(preview) = read(&path, csv, flags) else { return refused.set(refused.get() + 1) };
         let records = records(csv, delimiter_of(&preview));
         assert_eq!(preview.rows, records.len() as u64 - 1, "rows and the lines that another count finds");
