@@ -38,7 +38,7 @@ impl Reconciler {
         let began = self.ledger.now();
         let settle = self.settle().await?;
         let swept_to = self.read_tail(sender, sending_since).await?;
-        if !self.look_for(sender, due).await? {
+        if !self.look_for(sender, due, began, settle).await? {
             // The list moved. It may go on moving, and looking comes before sending in the call budget: not at once again.
             let now = self.ledger.now();
             for attempt in due {
@@ -84,7 +84,13 @@ impl Reconciler {
 
     /// Reads the windows of attempts again, or asks for each absent number where that costs fewer calls. Answers false when
     /// a reading does not count.
-    async fn look_for(&self, sender: &SenderId, due: &[&OpenAttempt]) -> Result<bool, RoundError> {
+    async fn look_for(
+        &self,
+        sender: &SenderId,
+        due: &[&OpenAttempt],
+        began: Timestamp,
+        settle: SignedDuration,
+    ) -> Result<bool, RoundError> {
         let skew = self.skew().await?;
         let mut absent: Vec<RowId> = Vec::new();
         for attempt in due {
@@ -94,6 +100,9 @@ impl Reconciler {
             .iter()
             .map(|attempt| {
                 let (sent, ended) = (attempt.sending_at, self.ended(attempt));
+                // The gateway may send it as late as a settle after the call, and list it later still, when the sweeps have
+                // passed that time: a look that may count reads that far itself.
+                let ended = if began >= ended + settle { ended + settle } else { ended };
                 sweep::window_of(Self::gateway_second(sent, skew), Self::gateway_second(ended, skew))
             })
             .collect();
