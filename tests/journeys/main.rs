@@ -15,6 +15,7 @@ mod dependencies;
 mod embedded;
 mod first_steps;
 mod launching;
+mod operating;
 mod people;
 mod production;
 mod steering;
