@@ -219,7 +219,7 @@ impl Defaults {
                 }
                 if let Some(column) = template.columns().find(|column| columns.named(column).is_none()) {
                     let found = crate::columns::list(header);
-                    return Err(Refusal::UnknownColumn { column: short(column), found });
+                    return Err(Refusal::UnknownColumn { column: fit_to_keep(column, ""), found });
                 }
             }
         }
