@@ -310,7 +310,8 @@ async fn a_process_that_ends_waits_for_the_renewal_that_it_has_begun() {
     server.account().expires_in = 1;
     let (file, mut was_asked) = (File::new(), was_asked);
     let ledger = ledger(&file.url()).await;
-    let gateway = client(&settings(&server.base_url), &ledger, "one");
+    let budget = Budget::in_process(1_000_000, Duration::from_secs(60));
+    let gateway = Gateway::new(settings(&server.base_url), ledger.clone(), budget, "one".to_owned()).unwrap();
     list(&gateway).await.unwrap();
     // A second is over at once for a token that lives for one.
     let calls = tokio::spawn(async move {
