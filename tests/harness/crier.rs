@@ -35,6 +35,12 @@ impl Crier {
         self
     }
 
+    /// Takes a secret from a file, as systemd and Kubernetes hand it over.
+    pub(crate) fn set_file(mut self, key: &str, path: &Path) -> Self {
+        self.settings.retain(|(set, _)| set != key);
+        self.set(&format!("{key}_FILE"), &path.display().to_string())
+    }
+
     /// Sends to this sandbox, with its credentials.
     pub(crate) fn gateway(self, sandbox: &Sandbox) -> Self {
         self.set("GATEWAY__BASE_URL", sandbox.base_url())

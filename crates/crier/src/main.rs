@@ -24,7 +24,10 @@ use crate::{
     setup::Setup,
 };
 use clap::Parser;
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
+
+/// The longest that a command that is done waits for a token that is being renewed.
+const RENEWAL_MAX: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
     // Before any client is built: rustls has no default provider of its own.
@@ -33,6 +36,8 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let result = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
         let result = runtime.block_on(start(cli));
+        // A refresh token that was presented is spent: its answer is waited for and stored.
+        _ = runtime.block_on(async { tokio::time::timeout(RENEWAL_MAX, gateway::renewals_are_over()).await });
         // A thread that still waits for something must not keep a finished command.
         runtime.shutdown_background();
         result

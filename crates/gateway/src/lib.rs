@@ -23,3 +23,4 @@ pub use campaign::budget::CallClass;
 pub use client::{Dialled, Gateway, ListQuery, Listed, Permit, Sent};
 pub use error::{CallError, CallErrorKind};
 pub use settings::Settings;
+pub use tokens::renewals_are_over;

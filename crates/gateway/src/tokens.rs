@@ -25,14 +25,14 @@ use ledger::{Ledger, TokenClaim, TokenRow, TokenTrouble, TokenTroubleKind};
 use secrecy::{ExposeSecret, SecretString};
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, LazyLock, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::Duration,
 };
 #[cfg(not(feature = "simulated"))]
 use tokio::spawn;
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 /// How often the row is read while another process is at it.
 const POLL: Duration = Duration::from_millis(75);
@@ -80,6 +80,31 @@ enum Answered {
     NotDone { why: String, wait: Option<Duration> },
     Refused { status: u16, why: String },
     Lost { why: String },
+}
+
+/// Renewals that this process has under way.
+static RENEWALS: LazyLock<watch::Sender<usize>> = LazyLock::new(|| watch::Sender::new(0));
+
+struct UnderWay;
+
+impl UnderWay {
+    fn begin() -> Self {
+        RENEWALS.send_modify(|renewals| *renewals += 1);
+        Self
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        RENEWALS.send_modify(|renewals| *renewals -= 1);
+    }
+}
+
+/// Waits until no renewal of a token is under way in this process. A process that ends in the middle of one, however well it
+/// ends, leaves a spent refresh token behind.
+pub async fn renewals_are_over() {
+    // It is a static: nobody drops the sender.
+    let _ = RENEWALS.subscribe().wait_for(|renewals| *renewals == 0).await;
 }
 
 impl Tokens {
@@ -180,6 +205,7 @@ impl Tokens {
     async fn renew(&self, decided: TokenDecision) -> Result<(), CallError> {
         let asked = Instant::now();
         let _turn = self.turn.lock().await;
+        let _under_way = UnderWay::begin();
         if let Some((at, error)) = &*self.failed.lock().unwrap_or_else(PoisonError::into_inner)
             && *at >= asked
         {

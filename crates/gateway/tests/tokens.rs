@@ -293,3 +293,35 @@ async fn a_401_for_a_token_that_was_just_replaced_refreshes_nothing() {
     list(&one).await.unwrap();
     assert_eq!(server.account().presented.len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_ends_waits_for_the_renewal_that_it_has_begun() {
+    let (asked, was_asked) = tokio::sync::mpsc::unbounded_channel();
+    let (go_on, may_go_on) = std::sync::mpsc::channel::<()>();
+    let may_go_on = std::sync::Mutex::new(may_go_on);
+    let server = Server::scripted(move |account, request| {
+        if request.field("grant_type") == "refresh_token" {
+            asked.send(()).unwrap();
+            may_go_on.lock().unwrap().recv().unwrap();
+        }
+        if request.path.ends_with("/oauth/token") { account.grant(request) } else { ok(EMPTY_LIST) }
+    })
+    .await;
+    server.account().expires_in = 1;
+    let (file, mut was_asked) = (File::new(), was_asked);
+    let ledger = ledger(&file.url()).await;
+    let budget = Budget::in_process(1_000_000, Duration::from_secs(60));
+    let gateway = Gateway::new(settings(&server.base_url), ledger.clone(), budget, "one".to_owned()).unwrap();
+    list(&gateway).await.unwrap();
+    // A second is over at once for a token that lives for one.
+    let calls = tokio::spawn(async move {
+        loop {
+            list(&gateway).await.unwrap();
+        }
+    });
+    was_asked.recv().await.unwrap();
+    calls.abort();
+    tokio::join!(gateway::renewals_are_over(), async { go_on.send(()).unwrap() });
+    let row = ledger.token().await.unwrap();
+    assert_eq!((row.phase, row.generation), (TokenPhase::Ready, 2));
+}

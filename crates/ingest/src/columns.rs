@@ -1,6 +1,7 @@
 //! What the columns of a header mean.
 
 use crate::refusal::Refusal;
+use campaign::outcome::fit_to_keep;
 use csv::StringRecord;
 
 /// A column that is more than a value for a text.
@@ -64,7 +65,7 @@ impl Columns {
         let same = |a: &String, b: &String| a == b || Meaning::of(a).is_some_and(|m| Meaning::of(b) == Some(m));
         for (at, name) in names.iter().enumerate() {
             if let Some(earlier) = names[..at].iter().position(|earlier| same(earlier, name)) {
-                let as_written = |at: usize| header.get(at).unwrap_or_default().trim().to_owned();
+                let as_written = |at: usize| fit_to_keep(header.get(at).unwrap_or_default(), "");
                 return Err(Refusal::SameColumns { first: as_written(earlier), second: as_written(at) });
             }
         }
@@ -96,9 +97,10 @@ impl Columns {
     }
 }
 
-/// The names of a header, for a sentence.
+/// The names of a header, for a sentence; without phone numbers, which stand there when the header is missing.
 pub(crate) fn list(header: &StringRecord) -> String {
-    let names: Vec<String> = header.iter().take(12).map(|name| name.trim().chars().take(40).collect()).collect();
+    let shown = |name: &str| fit_to_keep(&name.trim().chars().take(40).collect::<String>(), "");
+    let names: Vec<String> = header.iter().take(12).map(shown).collect();
     let more = if header.len() > names.len() { ", …" } else { "" };
     format!("{}{more}", names.join(", "))
 }

@@ -1,5 +1,6 @@
 //! Bytes of any supported encoding, as UTF-8, streaming.
 
+use campaign::outcome::fit_to_keep;
 use encoding_rs::{Decoder, DecoderResult, Encoding};
 use std::io::{self, Read};
 
@@ -194,13 +195,13 @@ impl<R: Read> Read for Decoded<R> {
     }
 }
 
-/// A run of bytes as Windows-1252 would have it, at most `max` characters, for showing to a person.
+/// A run of bytes as Windows-1252 would have it, at most `max` characters, for showing to a person; without phone numbers.
 pub(crate) fn as_windows_1252(bytes: &[u8], max: usize) -> String {
     let mut text = encoding_rs::WINDOWS_1252.decode_without_bom_handling(bytes).0.into_owned();
     if text.chars().count() > max {
         text = text.chars().take(max).chain(['…']).collect();
     }
-    text
+    fit_to_keep(&text, "")
 }
 
 #[cfg(test)]

@@ -26,6 +26,8 @@ use std::{
 const LOCK_SUFFIX: &str = ".lock";
 const BETWEEN: &str = "--";
 const TAKEN: [&str; 3] = ["csv", "tsv", "txt"];
+/// Longest name that is taken, in bytes: with an owner before it and an ending behind it, it must still be a file's name.
+const NAME_MAX: usize = 150;
 const UNFINISHED: [&str; 4] = ["part", "tmp", "filepart", "crdownload"];
 
 /// The four folders, and this watcher's lock.
@@ -47,7 +49,7 @@ pub(crate) enum Kind {
     Unfinished,
     /// Waits for its CSV.
     Settings,
-    /// Nothing that is known.
+    /// Nothing that is known, or a name that can't be worked with.
     Foreign,
 }
 
@@ -56,6 +58,8 @@ impl Kind {
         let ending = Path::new(name).extension().map(|ending| ending.to_string_lossy().to_lowercase());
         match ending.as_deref() {
             _ if name.starts_with('.') => Self::Unfinished,
+            // A name that is no UTF-8 is listed with this in it, and can't be renamed.
+            _ if name.len() > NAME_MAX || name.contains(char::REPLACEMENT_CHARACTER) => Self::Foreign,
             Some(ending) if UNFINISHED.contains(&ending) => Self::Unfinished,
             Some(ending) if TAKEN.contains(&ending) => Self::Campaign,
             Some("toml") => Self::Settings,

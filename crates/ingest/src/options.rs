@@ -8,6 +8,7 @@ use crate::{
 };
 use campaign::{
     Money, Region, SenderId,
+    outcome::fit_to_keep,
     quiet::{Hours, HoursError},
     rate::{NoRate, Rate},
     template::Template,
@@ -110,15 +111,20 @@ impl Options {
         if std::fs::symlink_metadata(&path).is_err() {
             return Ok(None);
         }
-        let (file, _) = open_regular(&path)?;
+        let (file, metadata) = open_regular(&path)?;
+        let wrong = |problem| Refusal::SettingsFile { file: file_name(&path), problem };
+        // Half of it would be other settings.
+        if metadata.len() > SETTINGS_FILE_MAX {
+            return Err(wrong(format!("it is longer than {} KiB", SETTINGS_FILE_MAX / 1024)));
+        }
         let mut text = String::new();
         file.take(SETTINGS_FILE_MAX)
             .read_to_string(&mut text)
             .map_err(|source| Refusal::Unreadable { file: file_name(&path), source })?;
-        toml::from_str(text.trim_start_matches('\u{feff}')).map(Some).map_err(|error: toml::de::Error| {
+        let text = text.trim_start_matches('\u{feff}');
+        toml::from_str(text).map(Some).map_err(|error: toml::de::Error| {
             let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-            let problem = format!("line {line}: {}", error.message().replace('\n', " "));
-            Refusal::SettingsFile { file: file_name(&path), problem }
+            wrong(format!("line {line}: {}", fit_to_keep(error.message(), "")))
         })
     }
 
@@ -158,12 +164,20 @@ impl Options {
     pub(crate) fn encoding(&self) -> Result<Option<&'static encoding_rs::Encoding>, Refusal> {
         let unknown = |label: &String| Refusal::Setting {
             key: "encoding",
-            problem: format!("{label:?} is no encoding; try utf-8, windows-1252 or utf-16le"),
+            problem: format!("{:?} is no encoding; try utf-8, windows-1252 or utf-16le", short(label)),
         };
         self.encoding
             .as_ref()
             .map(|label| encoding_rs::Encoding::for_label(label.as_bytes()).ok_or_else(|| unknown(label)))
             .transpose()
+    }
+}
+
+/// What a person wrote, as far as a line about it can hold it.
+fn short(text: &str) -> String {
+    match text.char_indices().nth(300) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 
@@ -187,7 +201,8 @@ impl Defaults {
         header: &csv::StringRecord,
         stem: &str,
     ) -> Result<Self, Refusal> {
-        let wrong = |key, problem: &dyn std::fmt::Display| Refusal::Setting { key, problem: problem.to_string() };
+        let wrong =
+            |key, problem: &dyn std::fmt::Display| Refusal::Setting { key, problem: short(&problem.to_string()) };
         let sender =
             options.sender.as_deref().map(SenderId::parse).transpose().map_err(|error| wrong("sender", &error))?;
         let unset = |what| Refusal::Unset { what, toml: format!("{stem}.toml") };
@@ -204,7 +219,7 @@ impl Defaults {
                 }
                 if let Some(column) = template.columns().find(|column| columns.named(column).is_none()) {
                     let found = crate::columns::list(header);
-                    return Err(Refusal::UnknownColumn { column: column.to_owned(), found });
+                    return Err(Refusal::UnknownColumn { column: fit_to_keep(column, ""), found });
                 }
             }
         }
@@ -255,6 +270,23 @@ mod tests {
         assert_eq!(refusal.code(), "settings_file");
         let line = refusal.to_string();
         assert!(line.contains("a.toml") && line.contains("line 2") && line.contains("sendr"), "{line}");
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_line_that_is_wrong() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a.toml"), "\u{feff}é = 1\n").unwrap();
+        let line = Options::beside(&dir.path().join("a.csv")).unwrap_err().to_string();
+        assert!(line.contains("line 1"), "{line}");
+    }
+
+    #[test]
+    fn settings_that_are_too_long_are_refused_and_never_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let long = format!("sender = \"ACME\"\n{}\nmax_cost = 1\n", "# why\n".repeat(12_000));
+        std::fs::write(dir.path().join("a.toml"), long).unwrap();
+        let line = Options::beside(&dir.path().join("a.csv")).unwrap_err().to_string();
+        assert!(line.contains("longer than 64 KiB"), "{line}");
     }
 
     #[test]

@@ -101,7 +101,7 @@ pub enum Happened<'a> {
     },
     /// The ledger can be used again.
     GoesOn,
-    /// A name in the inbox that means nothing; it is left there.
+    /// A name in the inbox that means nothing, is too long or no UTF-8; it is left there.
     Foreign {
         /// The name.
         name: &'a str,

@@ -401,3 +401,23 @@ async fn a_file_whose_plan_holds_is_launched() {
     watcher.until_heard("launched spring.csv here").await;
     watcher.stop().await;
 }
+
+/// One name that can't be worked with must not end the watcher, again and again after each restart.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_name_that_cannot_be_worked_with_is_told_and_keeps_no_other_file_waiting() {
+    use std::os::unix::ffi::OsStrExt;
+    let house = House::new().await;
+    let long = format!("{}.csv", "a".repeat(250));
+    house.drop_in(&long, "phone\n07700900001\n");
+    let latin = std::ffi::OsStr::from_bytes(b"caf\xe9.csv");
+    fs::write(house.at("inbox").join(latin), "phone\n07700900002\n").unwrap();
+    let watcher = house.watcher_of("w", house.ledger.clone(), Duration::ZERO).await;
+    house.drop_in("good.csv", "phone\n07700900003\n");
+    watcher.until(|| house.names("done").contains(&"good.csv".to_owned())).await;
+    let foreign = |name: &str| watcher.heard.lock().unwrap().iter().any(|told| told.contains(name));
+    watcher.until(|| foreign(&long) && foreign("caf\u{fffd}.csv")).await;
+    assert_eq!(house.names("inbox").len(), 2, "they are left where they are");
+    assert_eq!(house.count("messages").await, 1);
+    watcher.stop().await;
+}

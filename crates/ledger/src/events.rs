@@ -35,6 +35,12 @@ impl Event {
     }
 }
 
+/// `1 row`, `2 rows`.
+pub(crate) fn counted(number: impl Into<i128>, noun: &str) -> String {
+    let number = number.into();
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
 /// Appends an event within a transaction of either database.
 macro_rules! append_event {
     ($tx:expr, $event:expr, $now:expr) => {{

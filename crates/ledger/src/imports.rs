@@ -4,7 +4,7 @@ use crate::{
     Event, Ledger, Result,
     db::{read_conn, sql, write_tx},
     error::{During, Error, Source},
-    events::append_event,
+    events::{append_event, counted},
     time::{instant, ms},
 };
 use campaign::{CampaignId, ChunkId, ImportId, Msisdn, OwnerId, RowState, SenderId, TextId, rate::Rate};
@@ -412,8 +412,11 @@ impl Ledger {
                         .await
                         .during(operation)?;
                 let detail = format!(
-                    "launched {file}: {} rows to send, {} invalid, {} duplicate, {} suppressed",
-                    totals.sendable, totals.invalid, totals.duplicate, totals.suppressed
+                    "launched {file}: {} to send, {} invalid, {} duplicate, {} suppressed",
+                    counted(totals.sendable, "row"),
+                    totals.invalid,
+                    totals.duplicate,
+                    totals.suppressed
                 );
                 let event = Event { import: Some(import), ..Event::new("launched", who, detail) };
                 append_event!(tx, event, now).during(operation)?;

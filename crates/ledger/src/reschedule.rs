@@ -4,7 +4,7 @@ use crate::{
     Event, Ledger, Result,
     db::{read_conn, sql, write_tx},
     error::During,
-    events::append_event,
+    events::{append_event, counted},
     feed::json_ids,
     steering::By,
     time::ms,
@@ -115,7 +115,8 @@ impl Ledger {
         }
         let words = [("send_at", times.send_at), ("valid_until", times.valid_until)];
         let words = words.into_iter().filter_map(|(what, at)| Some(format!("{what} {}", at?)));
-        let detail = format!("{} unsent rows have {}", done.moved, words.collect::<Vec<_>>().join(" and "));
+        let detail =
+            format!("{} moved: {}", counted(done.moved, "unsent row"), words.collect::<Vec<_>>().join(" and "));
         let event = Event {
             campaign: Some(campaign),
             reason: by.reason.map(str::to_owned),

@@ -4,7 +4,7 @@ use crate::{
     Event, Ledger, Result,
     db::{read_conn, sql, write_tx},
     error::During,
-    events::append_event,
+    events::{self, append_event},
     steering::By,
     time::ms,
 };
@@ -187,8 +187,8 @@ impl Ledger {
             .await
             .during(operation)?;
             for (about, words) in [
-                (campaign, format!("{} failed rows are retried as {name}", rows.failed)),
-                (id, format!("launched with the {} failed rows of campaign {campaign}", rows.failed)),
+                (campaign, format!("{} to be retried as {name}", events::counted(rows.failed, "failed row"))),
+                (id, format!("launched with {} of campaign {campaign}", events::counted(rows.failed, "failed row"))),
             ] {
                 let event = Event {
                     import: Some(ImportId(import)).filter(|_| about == id),

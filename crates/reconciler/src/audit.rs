@@ -1,6 +1,6 @@
 //! The second look: attempts whose texts a sweep did not find, whether their answer was lost or said that all was well.
 
-use crate::{Reconciler, RoundError, SLOWEST_LAG};
+use crate::{Reconciler, RoundError, SLOWEST_LAG, odd::Odd};
 use campaign::{
     Msisdn, RowId, SenderId,
     budget::CallClass,
@@ -18,6 +18,7 @@ impl Reconciler {
     pub(crate) async fn audit(&self) -> Result<(), RoundError> {
         let now = self.ledger.now();
         let attempts = self.ledger.open_attempts(5_000).await?;
+        let mut odd = Odd::default();
         for of_sender in attempts.chunk_by(|a, b| a.sender == b.sender) {
             let due: Vec<&OpenAttempt> = of_sender
                 .iter()
@@ -26,10 +27,10 @@ impl Reconciler {
                 .collect();
             if !due.is_empty() {
                 let sending_since = of_sender.iter().filter(|a| a.sending).map(|a| a.sending_at).min();
-                self.look(&due, sending_since).await?;
+                odd.set_aside(self.look(&due, sending_since).await)?;
             }
         }
-        Ok(())
+        odd.told()
     }
 
     async fn look(&self, due: &[&OpenAttempt], sending_since: Option<Timestamp>) -> Result<(), RoundError> {
@@ -98,12 +99,10 @@ impl Reconciler {
         let windows: Vec<Window> = due
             .iter()
             .map(|attempt| {
-                let (sent, mut ended) = (attempt.sending_at, self.ended(attempt));
-                // A text that the gateway sent late may be listed later still, when the sweep has passed its time: a look by
-                // which an absence may be decided reads as far as it can have been sent.
-                if began >= ended + settle {
-                    ended += settle;
-                }
+                let (sent, ended) = (attempt.sending_at, self.ended(attempt));
+                // The gateway may send it as late as a settle after the call, and list it later still, when the sweeps have
+                // passed that time: a look that may count reads that far itself.
+                let ended = if began >= ended + settle { ended + settle } else { ended };
                 sweep::window_of(Self::gateway_second(sent, skew), Self::gateway_second(ended, skew))
             })
             .collect();

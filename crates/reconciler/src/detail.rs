@@ -3,7 +3,8 @@
 use crate::{Reconciler, RoundError, reading::delivery};
 use campaign::{budget::CallClass, sweep};
 use futures::{StreamExt, TryStreamExt};
-use ledger::{Delivery, DueDetail};
+use gateway::CallErrorKind;
+use ledger::{Delivery, DueDetail, chain};
 
 /// Details that are asked for in one round, and at a time.
 const DETAILS_A_ROUND: u32 = 200;
@@ -22,13 +23,24 @@ impl Reconciler {
     }
 
     async fn ask_detail(&self, due: DueDetail) -> Result<(), RoundError> {
-        let answer = self.gateway.detail(CallClass::Status, due.sms_id).await?;
+        let delivery = match self.gateway.detail(CallClass::Status, due.sms_id).await {
+            Ok(Some(sms)) => {
+                let delivery = delivery(&sms.delivery_status);
+                if delivery.is_none() {
+                    tracing::error!(sms.id = %due.sms_id, "the gateway gave a status that is none of its known ones");
+                }
+                delivery
+            }
+            // An id that the gateway does not know yet is pending: it gave us that id.
+            Ok(None) => Some(Delivery::Pending),
+            // It says nothing of this text, and must not keep the others from being asked about.
+            Err(error) if error.kind() == CallErrorKind::Unexpected => {
+                tracing::warn!(sms.id = %due.sms_id, error = %chain(&error), "the status of a text can't be read");
+                None
+            }
+            Err(error) => return Err(error.into()),
+        };
         let now = self.ledger.now();
-        // An id that the gateway does not know yet is pending: it gave us that id.
-        let delivery = answer.as_ref().map_or(Some(Delivery::Pending), |sms| delivery(&sms.delivery_status));
-        if delivery.is_none() {
-            tracing::error!(sms.id = %due.sms_id, "the gateway gave a status that is none of its known ones");
-        }
         let again = now + sweep::wait_before_look(self.settings.first_look, due.checks + 1);
         let again = (now < due.accepted_at + self.settings.give_up).then_some(again);
         self.ledger.record_detail(&due, delivery, again, now).await?;

@@ -3,7 +3,7 @@
 //! The list can't be asked for received texts alone. While nothing is being sent a window of it holds nothing else, and one
 //! call reads it; while something is, it is asked for what each of our senders received, a call for each.
 
-use crate::{Reconciler, RoundError};
+use crate::{Reconciler, RoundError, odd::Odd};
 use campaign::{Msisdn, SenderId, SmsId, budget::CallClass};
 use gateway::{ListQuery, wire};
 use jiff::{SignedDuration, Timestamp};
@@ -54,9 +54,12 @@ impl Reconciler {
         } else if receivers.is_empty() {
             return Ok(());
         } else {
+            let mut odd = Odd::default();
             for receiver in &receivers {
-                complete &= self.read_received(Some(receiver), since, until).await?;
+                let read = self.read_received(Some(receiver), since, until).await;
+                odd.set_aside(read.map(|whole| complete &= whole))?;
             }
+            odd.told()?;
         }
         if complete {
             self.ledger.learn_max(READ_TO, until, now).await?;

@@ -8,6 +8,7 @@
 mod audit;
 mod detail;
 mod inbound;
+mod odd;
 mod reading;
 mod sweeps;
 
@@ -19,6 +20,7 @@ use campaign::{
 use gateway::{CallError, CallErrorKind, Gateway};
 use jiff::{SignedDuration, Timestamp};
 use ledger::{Ledger, OwnerGuard, chain};
+use odd::Odd;
 use std::{sync::Mutex, time::Duration};
 use tokio_util::sync::CancellationToken;
 
@@ -156,10 +158,12 @@ impl Reconciler {
     }
 
     async fn learn_statuses(&self) -> Result<(), RoundError> {
-        self.sweep_senders().await?;
-        self.reread_windows().await?;
-        self.ask_details().await?;
-        self.audit().await
+        let mut odd = Odd::default();
+        odd.set_aside(self.sweep_senders().await)?;
+        odd.set_aside(self.reread_windows().await)?;
+        odd.set_aside(self.ask_details().await)?;
+        odd.set_aside(self.audit().await)?;
+        odd.told()
     }
 
     /// The gateway's clock minus the ledger's; asks the gateway when it was never measured.

@@ -1,6 +1,6 @@
 //! The regular reading: the gateway's time, window by window, each once, ten rows a call.
 
-use crate::{Reconciler, RoundError};
+use crate::{Reconciler, RoundError, odd::Odd};
 use campaign::{
     SenderId,
     budget::CallClass,
@@ -23,10 +23,11 @@ impl Reconciler {
     /// Reads the next window of each sender, where it is time.
     pub(crate) async fn sweep_senders(&self) -> Result<(), RoundError> {
         let attempts = self.ledger.open_attempts(ATTEMPTS_A_ROUND).await?;
+        let mut odd = Odd::default();
         for of_sender in attempts.chunk_by(|a, b| a.sender == b.sender) {
-            self.sweep_sender(of_sender).await?;
+            odd.set_aside(self.sweep_sender(of_sender).await)?;
         }
-        Ok(())
+        odd.told()
     }
 
     async fn sweep_sender(&self, attempts: &[OpenAttempt]) -> Result<(), RoundError> {
@@ -123,18 +124,23 @@ impl Reconciler {
 
     /// Reads windows again in which much was pending.
     pub(crate) async fn reread_windows(&self) -> Result<(), RoundError> {
+        let mut odd = Odd::default();
         for (sender, window) in self.ledger.due_windows(self.ledger.now()).await? {
-            let Some(reading) = self.read_window(CallClass::Status, &sender, None, window.window).await? else {
-                continue;
-            };
-            let skew = self.skew().await?;
-            let now = self.ledger.now();
-            let applied = self.ledger.apply_listing(&sender, &reading.texts, skew, now).await?;
-            self.ledger.note_reading(&reading.noted(&sender, None, window.window, applied.found, skew), now).await?;
-            let seen = PendingWindow { listed: reading.texts.len() as u64, looks: window.looks + 1, ..window };
-            self.follow(&sender, &reading.pending(), seen, applied.pending).await?;
+            odd.set_aside(self.reread_window(&sender, window).await)?;
         }
-        Ok(())
+        odd.told()
+    }
+
+    async fn reread_window(&self, sender: &SenderId, window: PendingWindow) -> Result<(), RoundError> {
+        let Some(reading) = self.read_window(CallClass::Status, sender, None, window.window).await? else {
+            return Ok(());
+        };
+        let skew = self.skew().await?;
+        let now = self.ledger.now();
+        let applied = self.ledger.apply_listing(sender, &reading.texts, skew, now).await?;
+        self.ledger.note_reading(&reading.noted(sender, None, window.window, applied.found, skew), now).await?;
+        let seen = PendingWindow { listed: reading.texts.len() as u64, looks: window.looks + 1, ..window };
+        self.follow(sender, &reading.pending(), seen, applied.pending).await
     }
 
     /// Follows the pending texts of a window by whatever costs fewer calls.

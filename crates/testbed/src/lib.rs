@@ -1,4 +1,4 @@
-//! The ground that tests stand on: throw-away Postgres and Redis servers, processes with a deadline, waiting.
+//! The ground that tests stand on: throw-away Postgres and Redis servers, processes with a deadline, waiting, odd bytes.
 //!
 //! Guarantees: a server listens on the loopback interface only, on a port and in a directory of its own, and ends with
 //! the value that stands for it; only processes started here are ever ended. Nothing is shared between two tests but
@@ -7,6 +7,7 @@
 //! Deliberately not here: anything of the product. This crate is a development dependency alone, and everything in it
 //! panics with a sentence where a test can't go on.
 
+pub mod bytes;
 pub mod http;
 mod postgres;
 mod process;

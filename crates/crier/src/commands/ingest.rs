@@ -139,12 +139,16 @@ fn tell(happened: &Happened<'_>, wake: &Notify) {
                 "launched a file"
             );
         }
-        Happened::Refused { file, code, why } => {
+        // The reason may quote the file, and a log shows no text.
+        Happened::Refused { file, code, .. } => {
             telemetry::file_ended("refused");
-            tracing::warn!(file = name(file), code, "refused a file: {why}");
+            let why = name(&file.with_extension("refused.txt"));
+            tracing::warn!(file = name(file), code, "refused a file; {why} beside it says why");
         }
         Happened::Waiting { why } => tracing::warn!("files wait: {why}"),
         Happened::GoesOn => tracing::info!("files are loaded again"),
-        Happened::Foreign { name } => tracing::warn!(name, "left in the inbox: no .csv file"),
+        Happened::Foreign { name } => {
+            tracing::warn!(name, "left in the inbox: no .csv file, or a name that is too long (150 bytes) or no UTF-8")
+        }
     }
 }

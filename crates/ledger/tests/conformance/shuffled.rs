@@ -1,297 +1,170 @@
-//! Any order of calls: both databases come to the same rows, and what must hold holds after each.
+//! Any order of calls, from two connections in turn: both databases give the same answers and come to the same rows, and
+//! what must hold holds after each.
+//!
+//! A failing trace is shrunk and its seed printed: `TRACE_SEED=n` runs the same traces again, `TRACE_CASES=n` more of them.
 
-use crate::{
-    Bench, at,
-    bench::{FIRST_LOOK, Launched, RETRY, accepted, listed, timed_out},
-};
-use campaign::{
-    Outcome, SmsId,
-    outcome::{Blame, NotSent},
-    resolve::HoldReason,
-};
-use jiff::SignedDuration;
-use ledger::{By, Claim, ClaimedBatch, Delivery, SendingBatch, Start, Unsent, Verdict};
-use proptest::{prelude::*, test_runner::TestRunner};
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, Ordering::SeqCst},
-};
+mod asked;
+mod world;
 
-const ANN: By<'static> = By { who: "ann", reason: Some("so") };
+use crate::Bench;
+use proptest::{
+    prelude::*,
+    test_runner::{RngSeed, TestRunner},
+};
+use std::{
+    cell::Cell,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+use world::World;
+
+/// Steps of one trace.
+const STEPS: usize = 40;
 
 /// One call of the ledger; the numbers choose among what there is.
 #[derive(Clone, Debug)]
-enum Step {
+enum Call {
     Feed(usize),
     Claim(usize),
     Start(usize),
     Record(usize, usize),
     TakeBack(usize),
     Finish(usize),
+    EndOwner,
     SweepOwners,
-    List(Vec<(usize, usize)>),
-    Look(usize),
+    List(Vec<(usize, usize)>, bool),
+    Look(usize, bool),
     Settle,
     Hold(usize),
     Resend(usize),
+    Window(usize),
+    Details(usize),
+    Detail(usize, usize),
     Decide(usize, usize),
-    Campaign(usize, bool),
-    OptOut(u64),
+    DecideAll(usize, usize),
+    Pause(usize),
+    Resume(usize),
+    Cancel(usize),
+    SweepCancelled(Option<usize>),
+    SweepExpired,
+    Reschedule(usize, i64, i64),
+    Retry(usize),
+    SenderRate(usize),
+    OptOut(u64, bool),
+    OptIn(u64, bool),
+    Inbound(u64, usize),
+    Purge,
     Wait(i64),
+    /// Reads everything that can be asked.
+    Ask(usize),
+}
+
+/// A call, and which of the two connections makes it.
+#[derive(Clone, Debug)]
+struct Step {
+    hand: usize,
+    call: Call,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let n = 0..8_usize;
-    let step = prop_oneof![
-        5 => n.clone().prop_map(Step::Feed),
-        5 => n.clone().prop_map(Step::Claim),
-        5 => n.clone().prop_map(Step::Start),
-        5 => (n.clone(), 0..8_usize).prop_map(|(a, b)| Step::Record(a, b)),
-        1 => n.clone().prop_map(Step::TakeBack),
-        3 => n.clone().prop_map(Step::Finish),
-        1 => Just(Step::SweepOwners),
-        3 => prop::collection::vec((0..8_usize, 0..4_usize), 1..5).prop_map(Step::List),
-        1 => n.clone().prop_map(Step::Look),
-        2 => Just(Step::Settle),
-        2 => n.clone().prop_map(Step::Hold),
-        2 => n.clone().prop_map(Step::Resend),
-        2 => (n.clone(), 0..3_usize).prop_map(|(a, b)| Step::Decide(a, b)),
-        1 => (n, any::<bool>()).prop_map(|(a, b)| Step::Campaign(a, b)),
-        1 => (1..6_u64).prop_map(Step::OptOut),
-        3 => prop_oneof![1..10_i64, 50..100_i64].prop_map(Step::Wait),
+    let n = || 0..8_usize;
+    let call = prop_oneof![
+        6 => n().prop_map(Call::Feed),
+        6 => n().prop_map(Call::Claim),
+        6 => n().prop_map(Call::Start),
+        6 => (n(), 0..8_usize).prop_map(|(a, b)| Call::Record(a, b)),
+        1 => n().prop_map(Call::TakeBack),
+        3 => n().prop_map(Call::Finish),
+        1 => Just(Call::EndOwner),
+        1 => Just(Call::SweepOwners),
+        4 => (prop::collection::vec((0..8_usize, 0..4_usize), 1..5), any::<bool>()).prop_map(|(a, b)| Call::List(a, b)),
+        1 => (n(), any::<bool>()).prop_map(|(a, b)| Call::Look(a, b)),
+        2 => Just(Call::Settle),
+        2 => n().prop_map(Call::Hold),
+        2 => n().prop_map(Call::Resend),
+        1 => n().prop_map(Call::Window),
+        1 => n().prop_map(Call::Details),
+        2 => (n(), 0..5_usize).prop_map(|(a, b)| Call::Detail(a, b)),
+        2 => (n(), 0..3_usize).prop_map(|(a, b)| Call::Decide(a, b)),
+        1 => (n(), 0..3_usize).prop_map(|(a, b)| Call::DecideAll(a, b)),
+        1 => n().prop_map(Call::Pause),
+        2 => n().prop_map(Call::Resume),
+        1 => n().prop_map(Call::Cancel),
+        1 => prop::option::of(n()).prop_map(Call::SweepCancelled),
+        1 => Just(Call::SweepExpired),
+        1 => (n(), 0..3_i64, 0..3_i64).prop_map(|(a, b, c)| Call::Reschedule(a, b, c)),
+        2 => n().prop_map(Call::Retry),
+        1 => (0..3_usize).prop_map(Call::SenderRate),
+        1 => (1..6_u64, any::<bool>()).prop_map(|(a, b)| Call::OptOut(a, b)),
+        1 => (1..6_u64, any::<bool>()).prop_map(|(a, b)| Call::OptIn(a, b)),
+        1 => (1..6_u64, 0..4_usize).prop_map(|(a, b)| Call::Inbound(a, b)),
+        1 => Just(Call::Purge),
+        4 => prop_oneof![3 => 1..10_i64, 1 => 50..100_i64].prop_map(Call::Wait),
+        3 => n().prop_map(Call::Ask),
     ];
-    prop::collection::vec(step, 40)
+    prop::collection::vec((0..2_usize, call).prop_map(|(hand, call)| Step { hand, call }), STEPS)
 }
 
-struct World {
-    bench: Bench,
-    campaigns: Vec<Launched>,
-    formed: Vec<ClaimedBatch>,
-    unsent: Vec<Unsent>,
-    sending: Vec<SendingBatch>,
-    now: i64,
-    next_sms_id: i64,
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
 }
 
-fn of<T>(things: &[T], n: usize) -> Option<&T> {
-    things.get(n % things.len().max(1))
+/// Another seed for each run.
+fn by_chance() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::from(since.subsec_nanos()) ^ (since.as_secs() << 20)
 }
 
-impl World {
-    async fn new(bench: Bench) -> Self {
-        bench.forget_states();
-        bench.latest.store(at(0).as_millisecond(), SeqCst);
-        let campaigns = vec![
-            bench.campaign("one", &[1, 2, 3]).await,
-            bench.campaign("two", &[3, 4]).await,
-            bench.campaign_with("three", "another", &[1, 4, 5], |row| row.valid_until = Some(at(400))).await,
-        ];
-        Self { bench, campaigns, formed: vec![], unsent: vec![], sending: vec![], now: 1, next_sms_id: 1 }
+/// Makes a trace on both databases, step by step, and compares what each says and has.
+async fn compare(worlds: &mut [World; 2], steps: &[Step], at: &Cell<usize>) {
+    let [postgres, sqlite] = worlds;
+    tokio::join!(postgres.begin(), sqlite.begin());
+    for (n, step) in steps.iter().enumerate() {
+        at.set(n);
+        let said = tokio::join!(postgres.step(step.hand, &step.call), sqlite.step(step.hand, &step.call));
+        assert_eq!(said.0, said.1, "step {n}, {step:?}, says something else on each database");
+        let pictures = tokio::join!(postgres.bench.picture(), sqlite.bench.picture());
+        assert_eq!(pictures.0, pictures.1, "step {n}, {step:?}, makes other rows on each database");
     }
-
-    /// Makes one step, and says what came of it.
-    async fn step(&mut self, step: &Step) -> String {
-        let (ledger, now) = (self.bench.ledger.clone(), at(self.now));
-        let campaign = |n: usize| of(&self.campaigns, n).unwrap();
-        let said = match step {
-            Step::Feed(n) => {
-                let fed = ledger.feed(&[campaign(*n).chunk()], SignedDuration::from_secs(20), now).await.unwrap();
-                format!("{fed:?}")
-            }
-            Step::Claim(n) => match ledger.claim(campaign(*n).chunk(), &self.bench.owner, 2, now).await.unwrap() {
-                Claim::Batches(batches) => {
-                    let named: Vec<_> =
-                        batches.iter().map(|batch| (batch.attempt(), batch.destinations.len())).collect();
-                    self.unsent.extend(batches.iter().map(ClaimedBatch::unsent));
-                    self.formed.extend(batches);
-                    format!("{named:?}")
-                }
-                other => format!("{other:?}"),
-            },
-            Step::Start(n) if !self.formed.is_empty() => {
-                let batch = self.formed.remove(n % self.formed.len());
-                match ledger.start(batch, now).await.unwrap() {
-                    Start::Send(sending) => {
-                        self.sending.push(sending);
-                        "sending".to_owned()
-                    }
-                    Start::TakenBack => "taken back".to_owned(),
-                }
-            }
-            Step::Record(n, outcome) => match of(&self.sending, *n) {
-                None => String::new(),
-                Some(batch) => {
-                    self.next_sms_id += 1;
-                    let single = batch.batch().destinations.len() == 1;
-                    let not_sent = |why| Outcome::NotSent { why, retry_after: None };
-                    let message = "no".to_owned();
-                    let outcome = match outcome {
-                        0 | 1 if single => Outcome::Accepted { sms_id: Some(SmsId(10_000 + self.next_sms_id)) },
-                        0 | 1 => accepted(),
-                        2 | 3 => timed_out(),
-                        4 => not_sent(NotSent::RateLimited),
-                        5 => not_sent(NotSent::TooLarge),
-                        6 => Outcome::Rejected { blame: Blame::Destinations(vec![0]), message },
-                        _ => Outcome::Rejected { blame: Blame::All, message },
-                    };
-                    format!("{:?}", ledger.record(batch, &outcome, &RETRY, FIRST_LOOK, now).await.unwrap())
-                }
-            },
-            Step::TakeBack(n) => {
-                // Only a batch of which no byte has left is ever taken back.
-                match of(&self.unsent, *n) {
-                    Some(unsent) => format!("{:?}", ledger.take_back(*unsent, "test", now).await.unwrap()),
-                    None => String::new(),
-                }
-            }
-            Step::Finish(n) => {
-                ledger.finish_chunk(campaign(*n).chunk(), &self.bench.owner, now).await.unwrap();
-                String::new()
-            }
-            Step::SweepOwners => {
-                let (lease, limit) = (SignedDuration::from_secs(60), SignedDuration::from_secs(75));
-                format!("{}", ledger.sweep_owners(lease, limit, now).await.unwrap())
-            }
-            Step::List(texts) => {
-                let texts: Vec<_> = texts
-                    .iter()
-                    .map(|(number, delivery)| {
-                        let delivery =
-                            [Some(Delivery::Pending), Some(Delivery::Sent), Some(Delivery::Failed), None][*delivery];
-                        let body = if *number < 6 { "hello" } else { "another" };
-                        let number = [1_u64, 2, 3, 4, 5, 6, 1, 4][*number];
-                        listed(
-                            1 + number.cast_signed() + i64::from(body == "another") * 10,
-                            number,
-                            body,
-                            self.now,
-                            delivery,
-                        )
-                    })
-                    .collect();
-                let shop = crate::bench::sender(crate::SHOP);
-                let mut once = texts;
-                once.sort_by_key(|text| text.text.sms_id);
-                once.dedup_by_key(|text| text.text.sms_id);
-                format!("{:?}", ledger.apply_listing(&shop, &once, SignedDuration::ZERO, now).await.unwrap())
-            }
-            Step::Look(n) => match of(&self.bench.open().await, *n) {
-                Some(attempt) => {
-                    let absent = ledger.absent_rows(attempt).await.unwrap();
-                    ledger.look_again(attempt, at(self.now + 9), Some((now, &absent))).await.unwrap();
-                    format!("{absent:?}")
-                }
-                None => String::new(),
-            },
-            Step::Settle => {
-                let ids: Vec<_> = self.bench.open().await.iter().map(|attempt| attempt.id).collect();
-                let mut settled = ledger.settle_found(&ids, now).await.unwrap();
-                settled.sort_unstable();
-                format!("{settled:?}")
-            }
-            Step::Hold(n) | Step::Resend(n) => {
-                let open: Vec<_> = self.bench.open().await.into_iter().filter(|attempt| !attempt.sending).collect();
-                match of(&open, *n) {
-                    None => String::new(),
-                    Some(attempt) => {
-                        let absent = ledger.absent_rows(attempt).await.unwrap();
-                        if matches!(step, Step::Hold(_)) || attempt.accepted {
-                            format!("{}", ledger.hold(attempt, &absent, HoldReason::LostAndAbsent, now).await.unwrap())
-                        } else {
-                            format!("{:?}", ledger.resend(attempt, &absent, now).await.unwrap())
-                        }
-                    }
-                }
-            }
-            Step::Decide(n, verdict) => {
-                let one = campaign(*n);
-                let verdict = [Verdict::AssumeSent, Verdict::Resend, Verdict::Cancel][*verdict];
-                let row = one.row(u16::try_from(n % 3).unwrap());
-                format!("{:?}", ledger.decide_all(one.id, &[row], verdict, ANN, now).await.unwrap())
-            }
-            Step::Campaign(n, active) => {
-                self.bench.set_campaign(campaign(*n), if *active { "active" } else { "paused" }).await;
-                String::new()
-            }
-            Step::OptOut(number) => {
-                let _ = self
-                    .bench
-                    .raw
-                    .execute(&format!(
-                        "INSERT INTO suppressions (destination, sender, reason, added_by, added_at)
-                         VALUES ({}, '', 'x', 'x', 0) ON CONFLICT DO NOTHING",
-                        crate::bench::msisdn(*number)
-                    ))
-                    .await
-                    .unwrap();
-                String::new()
-            }
-            Step::Wait(seconds) => {
-                self.now += seconds;
-                String::new()
-            }
-            Step::Start(_) => String::new(),
-        };
-        self.bench.stepped(self.now).await;
-        said
-    }
-}
-
-impl Bench {
-    /// Empties a Postgres ledger; its registered processes stay.
-    async fn empty(&self) {
-        self.raw
-            .execute(
-                "TRUNCATE imports, campaigns, texts, chunks, messages, attempts, windows, cursors, unexplained, learned,
-                 suppressions, events RESTART IDENTITY CASCADE",
-            )
-            .await
-            .unwrap();
-    }
+    let said = tokio::join!(postgres.step(0, &Call::Ask(0)), sqlite.step(1, &Call::Ask(0)));
+    assert_eq!(said.0, said.1, "what is there at the end is told otherwise by each database");
 }
 
 #[test]
-fn any_order_of_calls_gives_the_same_rows_on_both_databases() {
+fn any_order_of_calls_gives_the_same_answers_and_rows_on_both_databases() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let postgres = std::cell::Cell::new(Some(runtime.block_on(Bench::postgres())));
-    let config =
-        ProptestConfig { failure_persistence: None, max_shrink_iters: 300, ..ProptestConfig::with_cases(cases()) };
-    let current = Arc::new(AtomicI64::new(0));
+    // What happened can't be emptied out of SQLite: it gets a file for each trace.
+    let kept: Cell<Option<World>> = Cell::new(None);
+    let seed = number("TRACE_SEED").unwrap_or_else(by_chance);
+    let cases = number("TRACE_CASES").map_or(8, |cases| u32::try_from(cases).unwrap_or(u32::MAX));
+    let config = ProptestConfig {
+        failure_persistence: None,
+        max_shrink_iters: 200,
+        rng_seed: RngSeed::Fixed(seed),
+        ..ProptestConfig::with_cases(cases)
+    };
+    let at = Cell::new(0);
     let outcome = TestRunner::new(config).run(&steps(), |steps| {
-        let bench = postgres.take().unwrap_or_else(|| runtime.block_on(Bench::postgres()));
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            runtime.block_on(async {
-                bench.empty().await;
-                let mut worlds = [World::new(bench).await, World::new(Bench::sqlite().await).await];
-                for (n, step) in steps.iter().enumerate() {
-                    current.store(i64::try_from(n).unwrap(), SeqCst);
-                    let [postgres, sqlite] = &mut worlds;
-                    let said = (postgres.step(step).await, sqlite.step(step).await);
-                    assert_eq!(said.0, said.1, "step {n}, {step:?}, says something else on each database");
-                    let pictures = (postgres.bench.picture().await, sqlite.bench.picture().await);
-                    assert_eq!(pictures.0, pictures.1, "step {n}, {step:?}, makes other rows on each database");
-                }
-                let [postgres, _] = worlds;
-                postgres.bench
-            })
-        }));
+        let mut worlds = runtime.block_on(async {
+            let postgres = match kept.take() {
+                Some(postgres) => postgres,
+                None => World::on(Bench::postgres().await).await,
+            };
+            [postgres, World::on(Bench::sqlite().await).await]
+        });
+        let result = catch_unwind(AssertUnwindSafe(|| runtime.block_on(compare(&mut worlds, &steps, &at))));
         match result {
-            Ok(bench) => {
-                postgres.set(Some(bench));
+            Ok(()) => {
+                let [postgres, _] = worlds;
+                kept.set(Some(postgres));
                 Ok(())
             }
             Err(panic) => {
                 let words = panic.downcast_ref::<String>().cloned().unwrap_or_default();
-                Err(TestCaseError::fail(format!("at step {}: {words}", current.load(SeqCst))))
+                Err(TestCaseError::fail(format!("at step {}: {words}", at.get())))
             }
         }
     });
     if let Err(failure) = outcome {
-        panic!("{failure}");
+        panic!("TRACE_SEED={seed}: {failure}");
     }
-}
-
-/// `PROPTEST_CASES` of 40 calls each.
-fn cases() -> u32 {
-    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(40)
 }
