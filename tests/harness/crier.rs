@@ -12,18 +12,25 @@ use std::{
 pub(crate) struct Crier {
     dir: PathBuf,
     settings: Vec<(String, String)>,
+    crash_at: Option<String>,
 }
 
 impl Crier {
     /// Without any settings; runs in `dir`, which is its home too.
     pub(crate) fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned(), settings: Vec::new() }
+        Self { dir: dir.to_owned(), settings: Vec::new(), crash_at: None }
     }
 
     /// `CRIER_{key}={value}`, over an earlier one.
     pub(crate) fn set(mut self, key: &str, value: &str) -> Self {
         self.settings.retain(|(set, _)| set != key);
         self.settings.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Ends at this point as `kill -9` would end it (see `crates/crash`).
+    pub(crate) fn crash_at(mut self, point: &str) -> Self {
+        self.crash_at = Some(point.to_owned());
         self
     }
 
@@ -78,6 +85,7 @@ impl Crier {
         command.current_dir(&self.dir).env_clear().env("HOME", &self.dir).env("NO_COLOR", "1");
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.envs(self.settings.iter().map(|(key, value)| (format!("CRIER_{key}"), value)));
+        command.envs(self.crash_at.iter().map(|point| ("CRASH_AT", point)));
         command
     }
 }

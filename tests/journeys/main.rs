@@ -10,6 +10,7 @@ mod harness;
 mod answers;
 mod bad_input;
 mod canary;
+mod crash_points;
 mod deciding;
 mod dependencies;
 mod embedded;

@@ -102,7 +102,9 @@ macro_rules! write_tx {
                 let $dialect = $crate::db::Dialect::Sqlite;
                 let mut $tx = $crate::error::During::during(db.write.begin_with("BEGIN IMMEDIATE").await, $operation)?;
                 let out = $body;
+                crash::before_commit($operation);
                 $crate::error::During::during($tx.commit().await, $operation)?;
+                crash::after_commit($operation);
                 out
             }
             $crate::db::Db::Postgres(pool) => {
@@ -110,7 +112,9 @@ macro_rules! write_tx {
                 let $dialect = $crate::db::Dialect::Postgres;
                 let mut $tx = $crate::error::During::during(pool.begin().await, $operation)?;
                 let out = $body;
+                crash::before_commit($operation);
                 $crate::error::During::during($tx.commit().await, $operation)?;
+                crash::after_commit($operation);
                 out
             }
         }
