@@ -12,6 +12,10 @@ CREATE TABLE imports (
     launched_at  BIGINT NOT NULL,
     owner_id     BIGINT NOT NULL,  -- who loads it
     touched_at   BIGINT NOT NULL,
+    sendable     BIGINT NOT NULL DEFAULT 0,  -- rows that are loaded, by what became of them at loading
+    invalid      BIGINT NOT NULL DEFAULT 0,
+    duplicate    BIGINT NOT NULL DEFAULT 0,
+    suppressed   BIGINT NOT NULL DEFAULT 0,
     loaded_at    BIGINT,
     texts_purged_at   BIGINT,
     numbers_purged_at BIGINT,

@@ -9,6 +9,8 @@ use rlibphonenumber::{
 };
 use std::{borrow::Cow, fmt, ops::RangeInclusive, str::FromStr};
 
+mod british;
+
 /// A country by its ISO 3166-1 alpha-2 code: how a number without a country code is read.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Region([u8; 2]);
@@ -155,6 +157,17 @@ impl Msisdn {
     /// # Ok::<(), campaign::msisdn::MsisdnError>(())
     /// ```
     pub fn parse(input: &str, region: Region) -> Result<Parsed, MsisdnError> {
+        // Drama's numbers are in no plan, and each of their prefixes holds others: they go the long way.
+        let in_plan = |number: &str| {
+            PHONE_NUMBER_UTIL.parse(number, None).is_ok_and(|number| is_valid(&number) && !is_for_drama(&number))
+        };
+        match british::read(input, region, in_plan) {
+            Some(parsed) => Ok(parsed),
+            None => Self::parse_by_plan(input, region),
+        }
+    }
+
+    fn parse_by_plan(input: &str, region: Region) -> Result<Parsed, MsisdnError> {
         let cell = unwrapped(input);
         let cell = cell.as_ref();
         if is_scientific(cell) {

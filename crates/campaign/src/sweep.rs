@@ -20,6 +20,10 @@ pub const CLOSED_AFTER: i64 = 2;
 /// How much earlier than the measured time of a send its text may be listed: the measurement of skew is that uncertain.
 pub const SKEW_MARGIN: i64 = 5;
 
+/// The gateway's clock is measured by a `Date` that is cut to the second: a moment of ours may be this much later by that
+/// clock than measured. A window that ended on the measured second would miss texts of the next one, and read them again.
+pub const DATE_CUT: i64 = 1;
+
 /// What is open at one sender, in seconds of the gateway's clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Unread {

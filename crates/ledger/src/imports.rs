@@ -9,7 +9,10 @@ use crate::{
 };
 use campaign::{CampaignId, ChunkId, ImportId, Msisdn, OwnerId, RowState, SenderId, TextId, rate::Rate};
 use jiff::{SignedDuration, Timestamp};
-use sqlx::QueryBuilder;
+
+mod rows;
+
+use rows::InsertRows;
 
 /// How a text is encoded on the air.
 pub use campaign::text::Encoding;
@@ -164,58 +167,6 @@ macro_rules! remove_import {
             sqlx::query(statement).bind($id).execute(&mut *$tx).await.during($operation)?;
         }
     };
-}
-
-/// Rows of one statement. More would not be quicker, and a prepared statement of SQLite's takes a kilobyte for each.
-const ROWS_A_STATEMENT: usize = 128;
-
-/// Inserts the texts and rows of chunks in bulk.
-macro_rules! insert_rows {
-    ($tx:expr, $dialect:expr, $chunks:expr, $now:expr, $operation:expr) => {{
-        let texts: Vec<&NewText> = $chunks.iter().flat_map(|chunk| &chunk.texts).collect();
-        for texts in texts.chunks(ROWS_A_STATEMENT) {
-            let mut insert = QueryBuilder::new("INSERT INTO texts (id, body, encoding, segments) ");
-            insert.push_values(texts, |mut row, text| {
-                row.push_bind(text.id.0)
-                    .push_bind(&text.body)
-                    .push_bind(text.encoding.name())
-                    .push_bind(i64::from(text.segments));
-            });
-            insert.push(" ON CONFLICT (id) DO NOTHING");
-            insert.build().persistent(texts.len() == ROWS_A_STATEMENT).execute(&mut *$tx).await.during($operation)?;
-        }
-        let rows: Vec<(&NewChunk, u16, &NewRow)> = $chunks
-            .iter()
-            .flat_map(|chunk| (0u16..).zip(&chunk.rows).map(move |(offset, row)| (*chunk, offset, row)))
-            .collect();
-        for rows in rows.chunks(ROWS_A_STATEMENT) {
-            let mut insert = QueryBuilder::new(
-                "INSERT INTO messages (id, campaign_id, row_number, state, reason, destination_raw, destination, sender,
-                 text_id, reference, scheduled_for, valid_until, queued_at, final_at, updated_at) ",
-            );
-            insert.push_values(rows, |mut values, (chunk, offset, row)| {
-                let sendable = matches!(row.state, RowState::Queued | RowState::Scheduled);
-                values
-                    .push_bind(chunk.id.row(*offset).0)
-                    .push_bind(chunk.campaign.0)
-                    .push_bind(i64::from(row.row_number))
-                    .push_bind(row.state.name())
-                    .push_bind(row.reason.as_deref())
-                    .push_bind(&row.destination_raw)
-                    .push_bind(row.destination.map(|number| number.as_u64().cast_signed()))
-                    .push_bind(row.sender.as_ref().map(SenderId::as_str))
-                    .push_bind(row.text.map(|text| text.0))
-                    .push_bind(row.reference.as_deref())
-                    .push_bind(row.scheduled_for.map(ms))
-                    .push_bind(row.valid_until.map(ms))
-                    .push_bind(sendable.then_some($now))
-                    .push_bind((!sendable).then_some($now))
-                    .push_bind($now);
-            });
-            // What is left over is of any length, and each length would be prepared and kept.
-            insert.build().persistent(rows.len() == ROWS_A_STATEMENT).execute(&mut *$tx).await.during($operation)?;
-        }
-    }};
 }
 
 /// A process that loads a file says so at each transaction; after this silence it has lost its claim on the file.
@@ -387,7 +338,24 @@ impl Ledger {
                     fresh.push(chunk);
                 }
             }
-            insert_rows!(tx, dialect, fresh, ms(now), operation);
+            tx.insert_rows(&fresh, ms(now)).await.during(operation)?;
+            // Counted here, with the rows and in their commit: counting a million of them at the end takes seconds and memory.
+            let count = |wanted: &[RowState]| {
+                let rows = fresh.iter().flat_map(|chunk| &chunk.rows).filter(|row| wanted.contains(&row.state)).count();
+                i64::try_from(rows).unwrap_or(i64::MAX)
+            };
+            sqlx::query(
+                "UPDATE imports SET sendable = sendable + $2, invalid = invalid + $3, duplicate = duplicate + $4,
+                    suppressed = suppressed + $5 WHERE id = $1",
+            )
+            .bind(import.0)
+            .bind(count(&[RowState::Queued, RowState::Scheduled]))
+            .bind(count(&[RowState::Invalid]))
+            .bind(count(&[RowState::Duplicate]))
+            .bind(count(&[RowState::Suppressed]))
+            .execute(&mut *tx)
+            .await
+            .during(operation)?;
         });
         Ok(())
     }
@@ -397,36 +365,27 @@ impl Ledger {
     pub async fn finish_import(&self, import: ImportId, now: Timestamp) -> Result<Totals> {
         let operation = "finish loading a file";
         let totals = write_tx!(self, operation, |tx, dialect| {
-            let rows: Vec<(String, i64)> = sqlx::query_as(
-                "SELECT state, count(*) FROM messages
-                 WHERE id BETWEEN $1 * 8589934592 AND $1 * 8589934592 + 8589934591 GROUP BY state",
+            let found: Option<(i64, i64, i64, i64, i64)> = sqlx::query_as(
+                "SELECT rows_in_file, sendable, invalid, duplicate, suppressed FROM imports WHERE id = $1",
             )
             .bind(import.0)
-            .fetch_all(&mut *tx)
+            .fetch_optional(&mut *tx)
             .await
             .during(operation)?;
-            let in_file: Option<i64> = sqlx::query_scalar("SELECT rows_in_file FROM imports WHERE id = $1")
-                .bind(import.0)
-                .fetch_optional(&mut *tx)
-                .await
-                .during(operation)?;
-            let loaded: i64 = rows.iter().map(|(_, count)| count).sum();
-            if in_file != Some(loaded) {
+            let (in_file, sendable, invalid, duplicate, suppressed) = found.unwrap_or_default();
+            let loaded = sendable + invalid + duplicate + suppressed;
+            if found.is_none() || in_file != loaded {
                 return Err(Error::new(
                     operation,
-                    Source::Content(format!("{loaded} rows were loaded of {} in the file", in_file.unwrap_or(0))),
+                    Source::Content(format!("{loaded} rows were loaded of {in_file} in the file")),
                 ));
             }
-            let mut totals = Totals::default();
-            for (state, count) in rows {
-                let count = u64::try_from(count).unwrap_or(0);
-                match state.as_str() {
-                    "invalid" => totals.invalid += count,
-                    "duplicate" => totals.duplicate += count,
-                    "suppressed" => totals.suppressed += count,
-                    _ => totals.sendable += count,
-                }
-            }
+            let totals = Totals {
+                sendable: sendable.cast_unsigned(),
+                invalid: invalid.cast_unsigned(),
+                duplicate: duplicate.cast_unsigned(),
+                suppressed: suppressed.cast_unsigned(),
+            };
             let finished = sqlx::query(
                 "UPDATE imports SET state = 'loaded', loaded_at = $2, touched_at = $2
                  WHERE id = $1 AND state = 'loading'",

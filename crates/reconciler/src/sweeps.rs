@@ -37,7 +37,7 @@ impl Reconciler {
         }
         let skew = self.skew().await?;
         let second = |at| Self::gateway_second(at, skew);
-        let ended = |attempt: &OpenAttempt| second(self.ended(attempt));
+        let ended = |attempt: &OpenAttempt| second(self.ended(attempt)) + sweep::DATE_CUT;
         let cursor = self.ledger.cursor(sender).await?;
         let first_look = cursor.map_or(self.settings.first_look, |(_, learned)| learned);
         // A look for something else reads up to now: what it has passed needs no window of its own.

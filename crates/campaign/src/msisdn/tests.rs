@@ -189,6 +189,20 @@ fn cells() -> impl Strategy<Value = String> {
     ]
 }
 
+#[test]
+fn british_mobile_numbers_are_read_alike_both_ways() {
+    // Each prefix is asked for with one number and read with others.
+    for prefix in 0..10_000 {
+        for (n, (written, region)) in
+            [("0", "GB"), ("44", "GB"), ("+44", "FR"), ("", "GB"), ("+44", "GB")].into_iter().enumerate()
+        {
+            let cell = format!("{written}7{prefix:04}{:05}", (prefix * 7919 + n * 24_989) % 100_000);
+            let region = Region::parse(region).unwrap();
+            assert_eq!(Msisdn::parse(&cell, region), Msisdn::parse_by_plan(&cell, region), "{cell}");
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn parsing_what_was_printed_changes_nothing(cell in cells()) {
