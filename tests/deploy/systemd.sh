@@ -121,3 +121,63 @@ stop_is_waited_for() {
     done
 }
 check "the end of what is in flight is waited for" stop_is_waited_for
+
+# expand SET…   the calls of these sets of systemd's, and of the sets in them.
+expand() {
+    local call
+    systemd-analyze --no-pager syscall-filter "$@" | sed -n 's/^    \([@a-z].*\)/\1/p' | while read -r call; do
+        case $call in
+            @*) expand "$call" ;;
+            *) echo "$call" ;;
+        esac
+    done
+}
+
+# Every system call of a whole campaign, made as another user, is one that the units let through.
+calls_are_let_through() {
+    local place=$work/traced allowed denied
+    read -ra allowed < <(sed -n 's/^SystemCallFilter=\([^~]\)/\1/p' deploy/systemd/crier-worker@.service)
+    read -ra denied < <(sed -n 's/^SystemCallFilter=~//p' deploy/systemd/crier-worker@.service)
+    mkdir "$place"
+    cp "$CRIER_BIN" "$place/crier"
+    chmod -R a+rwX "$work/traced" && chmod a+x "$work"
+    (cd "$place" && env -i PATH="$PATH" HOME="$place" setpriv --reuid=65532 --regid=65532 --clear-groups \
+        strace -f -qq -o "$place/calls" ./crier demo >"$place/said" 2>&1) || { cat "$place/said"; return 1; }
+    sed -E 's/^[0-9]+ +//' "$place/calls" | grep -oE '^[a-z_0-9]+\(' | tr -d '(' | sort -u >"$place/used"
+    comm -23 <(expand "${allowed[@]}" | sort -u) <(expand "${denied[@]}" | sort -u) >"$place/allowed"
+    [ "$(wc -l <"$place/used")" -gt 40 ] || { echo "few calls were seen"; cat "$place/used"; return 1; }
+    silent comm -13 "$place/allowed" "$place/used"
+}
+if ! have systemd-analyze || ! have strace; then
+    cannot "the filter of system calls" "systemd-analyze or strace is not here"
+elif [ "$(id -u)" -ne 0 ] || ! strace -qq -o /dev/null true 2>/dev/null; then
+    cannot "the filter of system calls" "no other user's program can be traced here"
+else
+    check "a campaign's system calls are let through" calls_are_let_through
+fi
+
+# settings_of FILE PLACE   the variables that a unit or crier-admin sets, with the credentials in PLACE.
+settings_of() {
+    sed -n -e 's/^Environment=//p' -e 's/^export //p' "$1" | tr -d '"' | sed "s,%d\|\$credentials,$2,; s,%i,1,"
+}
+
+# crier reads the example settings with each unit's variables, and finds every credential that it is given.
+settings_are_read() {
+    local place=$work/credentials file settings
+    mkdir -p "$place"
+    printf 'postgres://crier@db/crier' >"$place/ledger-url"
+    printf 'redis://redis:6379' >"$place/queue-url"
+    for file in client-id client-secret username password; do printf secret >"$place/gateway-$file"; done
+    for file in deploy/systemd/*.service deploy/systemd/crier-admin; do
+        mapfile -t settings < <(settings_of "$file" "$place")
+        env -i "${settings[@]}" "$CRIER_BIN" --config "$1" config >"$work/config" || { echo "$file: refused"; return 1; }
+        grep -qP '^ledger.url\tpostgres:' "$work/config" || { echo "$file: no ledger"; cat "$work/config"; return 1; }
+    done
+    # What the tops say in comments is true: each line that can be put in force is a setting.
+    sed 's/^# \([a-z_]* = \)/\1/' "$1" >"$work/all.toml"
+    env -i "$CRIER_BIN" --config "$work/all.toml" config >/dev/null
+}
+misspelt_setting_is_found() {
+    sed 's/^# concurrency/# concurency/' deploy/systemd/crier.toml >"$work/misspelt.toml"
+    ! settings_are_read "$work/misspelt.toml"
+}

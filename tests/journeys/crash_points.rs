@@ -14,7 +14,7 @@ use std::{
 };
 
 /// Ways at a time in each test: they mostly wait.
-const AT_A_TIME: usize = 6;
+const AT_A_TIME: usize = 3;
 
 /// How a point is reached, and what is to be seen in the end.
 #[derive(Clone, Debug)]
@@ -199,8 +199,7 @@ fn go(way: &Way) -> Account {
 
     let done: PathBuf = drop.join("done/spring.csv");
     let mut looked = Instant::now();
-    let deadline = if way.rows > 500 { 3 * DEADLINE } else { DEADLINE };
-    eventually(&format!("all is settled after the end {}", way.point), deadline, || {
+    eventually(&format!("all is settled after the end {}", way.point), 3 * DEADLINE, || {
         services.revive();
         let look = services.ended_at_points > 0 && done.is_file() && looked.elapsed() > Duration::from_secs(1);
         look && {
