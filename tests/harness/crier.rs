@@ -41,6 +41,11 @@ impl Crier {
         self.set(&format!("{key}_FILE"), &path.display().to_string())
     }
 
+    /// Ends at this point as `kill -9` would end it (see `crates/crash`).
+    pub(crate) fn crash_at(self, point: &str) -> Self {
+        self.env("CRASH_AT", point)
+    }
+
     /// Sends to this sandbox, with its credentials.
     pub(crate) fn gateway(self, sandbox: &Sandbox) -> Self {
         self.set("GATEWAY__BASE_URL", sandbox.base_url())

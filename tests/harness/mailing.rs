@@ -17,6 +17,11 @@ impl Mailing {
     /// `rows` lines in `texts` different texts. Each 997th has a number that can't be, each 1499th repeats the number
     /// above it in another spelling; whoever's number ends in 999 can't be reached.
     pub(crate) fn of(rows: u32, texts: u32) -> Self {
+        Self::from(0, rows, texts)
+    }
+
+    /// The same of other people: those from the `first` on.
+    pub(crate) fn from(first: u32, rows: u32, texts: u32) -> Self {
         let mut mailing = Self {
             csv: "destination,sender,text\n".to_owned(),
             valid: BTreeMap::new(),
@@ -25,7 +30,7 @@ impl Mailing {
             duplicate: 0,
         };
         let number = |n: u32| 7_400_000_000 + u64::from(n);
-        for n in 0..rows {
+        for n in first..first + rows {
             let text = format!("Text {} of the campaign", n % texts);
             let destination = match n {
                 n if n % 997 == 996 => {

@@ -13,7 +13,7 @@ mod spy;
 pub(crate) use crier::Crier;
 pub(crate) use mailing::Mailing;
 pub(crate) use oracle::{Account, account};
-pub(crate) use production::Production;
+pub(crate) use production::{Production, is_all_settled};
 pub(crate) use sandbox::Sandbox;
 pub(crate) use service::{Notified, Service};
 pub(crate) use spy::Spy;

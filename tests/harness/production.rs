@@ -147,17 +147,24 @@ pub(crate) fn wait_till_settled(crier: &Crier, explain: impl Fn() -> String) {
         if asked.is_some_and(|at| at.elapsed() < EVERY) {
             return false;
         }
-        let answer = crier.run(["status", "--json"]);
+        let (settled, answer) = is_all_settled(crier);
         asked = Some(Instant::now());
-        let campaigns: Value = serde_json::from_str(&answer.stdout).unwrap_or(json!([]));
-        last = answer.stdout;
+        last = answer;
         assert!(begun.elapsed() < DEADLINE - Duration::from_secs(5), "not settled: {last}\n{}", explain());
-        answer.code == Some(0)
-            && campaigns.as_array().is_some_and(|campaigns| {
-                !campaigns.is_empty()
-                    && campaigns.iter().all(|campaign| campaign["campaign_state"] == "active" && is_settled(campaign))
-            })
+        settled
     });
+}
+
+/// Whether there are rows and none is to change by itself, with what `crier status` printed. While the ledger is away, no.
+pub(crate) fn is_all_settled(crier: &Crier) -> (bool, String) {
+    let answer = crier.run(["status", "--json"]);
+    let campaigns: Value = serde_json::from_str(&answer.stdout).unwrap_or(json!([]));
+    let settled = answer.code == Some(0)
+        && campaigns.as_array().is_some_and(|campaigns| {
+            !campaigns.is_empty()
+                && campaigns.iter().all(|campaign| campaign["campaign_state"] == "active" && is_settled(campaign))
+        });
+    (settled, answer.stdout)
 }
 
 fn is_settled(campaign: &Value) -> bool {

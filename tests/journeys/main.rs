@@ -11,6 +11,7 @@ mod alerts;
 mod answers;
 mod bad_input;
 mod canary;
+mod crash_points;
 mod deciding;
 mod dependencies;
 mod embedded;

@@ -125,6 +125,23 @@ fn a_frozen_worker_sends_nothing_twice() {
 }
 
 #[test]
+fn the_lease_of_a_dead_reconciler_is_not_waited_out() {
+    let mut production = Production::new(&json!({}));
+    production.start();
+    let holder = |production: &Production| production.ask::<i64>("SELECT coalesce(max(owner_id), 0) FROM leases");
+    eventually("a reconciler holds the lease", DEADLINE, || holder(&production) > 0);
+    let first = holder(&production);
+    production.reconciler.take().expect("it runs").kill();
+    let until: i64 = production.ask("SELECT max(until) FROM leases");
+    production.reconciler = Some(production.crier.spawn(["reconciler"]));
+    eventually("another holds the lease", DEADLINE, || holder(&production) != first);
+    // A lease is taken for 30 s.
+    let taken: i64 = production.ask("SELECT max(until) - 30000 FROM leases");
+    assert!(taken < until, "the lease was waited out");
+    production.stop();
+}
+
+#[test]
 fn a_flushed_redis_costs_time_only() {
     let (mut production, account) = with_trouble(Production::new(&json!({})), &no_faults(), |production| {
         production.redis.flush();

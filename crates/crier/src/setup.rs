@@ -150,6 +150,7 @@ impl Setup {
         wanted.read_timeout = settings.read_timeout;
         wanted.send_timeout = settings.send_timeout;
         wanted.refresh_stale = settings.refresh_stale;
+        wanted.password_grant_every = settings.password_grant_every;
         wanted.repeat_for = repeat_for;
         let who = format!("{role} {}@{}", std::process::id(), host());
         Gateway::new(wanted, ledger.clone(), budget, who)

@@ -29,8 +29,17 @@ pub struct Budget {
 
 #[derive(Clone)]
 enum Place {
-    InProcess { state: Arc<Mutex<State>>, began: Instant },
-    Shared { connection: ConnectionManager, key: Arc<str>, down: Arc<AtomicBool> },
+    InProcess {
+        state: Arc<Mutex<State>>,
+        began: Instant,
+    },
+    Shared {
+        connection: ConnectionManager,
+        key: Arc<str>,
+        down: Arc<AtomicBool>,
+        /// Until when a 429 that this process heard stops everybody. Redis is told, and may forget.
+        stopped: Arc<Mutex<Option<Instant>>>,
+    },
 }
 
 impl fmt::Debug for Budget {
@@ -48,7 +57,7 @@ impl Budget {
 
     /// The budget of all processes that name the same Redis and `key`.
     pub fn shared(connection: ConnectionManager, key: &str, limit: u32, window: Duration) -> Self {
-        let place = Place::Shared { connection, key: key.into(), down: Arc::default() };
+        let place = Place::Shared { connection, key: key.into(), down: Arc::default(), stopped: Arc::default() };
         Self { limits: limits(limit, window), place }
     }
 
@@ -57,7 +66,14 @@ impl Budget {
         let mut patience = Patience::endless();
         loop {
             match self.ask(Request::Acquire { class }, None).await {
-                Ok(Reply::Granted { window }) => return window,
+                Ok(Reply::Granted { window }) => match self.still_stopped() {
+                    None => return window,
+                    Some(left) => {
+                        // Redis was emptied, or was away when it was told.
+                        self.tell_to_stop(window, left).await;
+                        tokio::time::sleep(left).await;
+                    }
+                },
                 Ok(Reply::Wait { ms }) => {
                     patience = Patience::endless();
                     tokio::time::sleep(Duration::from_millis(u64::try_from(ms).unwrap_or(1).max(1))).await;
@@ -69,8 +85,24 @@ impl Budget {
         }
     }
 
+    /// How long this process still has to heed a 429 that it heard itself.
+    fn still_stopped(&self) -> Option<Duration> {
+        let Place::Shared { stopped, .. } = &self.place else { return None };
+        let until = (*stopped.lock().unwrap_or_else(PoisonError::into_inner))?;
+        Some(until.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
+    }
+
+    async fn tell_to_stop(&self, window: i64, left: Duration) {
+        let stop_ms = Some(i64::try_from(left.as_millis()).unwrap_or(i64::MAX / 4));
+        let _noted = self.ask(Request::Feedback { window, limit: None, remaining: None, stop_ms }, None).await;
+    }
+
     /// Tells that a granted call is over, and what its answer said about the limit. Lost feedback costs at most a 429.
     pub async fn feedback(&self, heard: Heard) {
+        if let (Place::Shared { stopped, .. }, Some(stop)) = (&self.place, heard.stop) {
+            let mut stopped = stopped.lock().unwrap_or_else(PoisonError::into_inner);
+            *stopped = (*stopped).max(Instant::now().checked_add(stop));
+        }
         let request = Request::Feedback {
             window: heard.window,
             limit: heard.limit,
@@ -128,7 +160,7 @@ impl Budget {
                 *state = next;
                 Ok(reply)
             }
-            Place::Shared { connection, key, down } => {
+            Place::Shared { connection, key, down, .. } => {
                 let mut connection = connection.clone();
                 let mut invocation = SCRIPT.prepare_invoke();
                 invocation.key(&**key).arg(self.limits.limit).arg(self.limits.window_ms).arg(or_empty(at));

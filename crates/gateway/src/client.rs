@@ -209,7 +209,9 @@ impl Gateway {
                 (SendCall::Bulk, "sms/bulk-send", request.fields())
             }
         };
+        crash::reach("before the request");
         let answer = self.once(&permit, path, &fields).await;
+        crash::reach("after the answer");
         let outcome = classify(Asked { call, destinations: destinations.len(), text }, Complete::seen(&answer));
         Sent { outcome, clock_skew: answer.ok().and_then(|complete| complete.clock_skew) }
     }

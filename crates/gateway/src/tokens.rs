@@ -278,7 +278,9 @@ impl Tokens {
                 return Answered::NotDone { why: Missing::NoConnection.words().to_owned(), wait: None };
             }
             let call = Call::Once { path: "oauth/token", fields: &fields };
+            crash::reach("before the token request");
             let answer = self.http.exchange(call, None, self.settings.token_timeout()).await;
+            crash::reach("after the token answer");
             hear(&self.budget, window, &answer).await;
             match token_answer(answer) {
                 Answered::NotDone { wait: None, .. } if repeatable && patience.pause().await => {}

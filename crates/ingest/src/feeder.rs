@@ -122,6 +122,7 @@ impl Feeder {
             .collect();
         // A crash here loses the jobs until they are replayed: the ledger still has the chunks as fed and unclaimed.
         self.queue.push(&jobs).await?;
+        crash::reach("the jobs are pushed");
         Ok(jobs.len())
     }
 }

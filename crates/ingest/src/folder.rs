@@ -164,7 +164,9 @@ impl Folder {
         if !rename_if_there(&self.inbox.join(name), &self.path(&claimed))? {
             return Ok(None);
         }
+        crash::reach("the file is renamed out of the inbox");
         self.complete_claim(&claimed)?;
+        crash::reach("the claim is noted");
         Ok(Some(claimed))
     }
 
@@ -172,6 +174,7 @@ impl Folder {
     fn complete_claim(&self, claimed: &Claimed) -> io::Result<()> {
         let settings = Path::new(&claimed.name).with_extension("toml");
         rename_if_there(&self.inbox.join(&settings), &self.path(claimed).with_extension("toml"))?;
+        crash::reach("its settings are renamed, too");
         self.write_note(claimed, &Note::default())
     }
 
@@ -286,15 +289,20 @@ impl Folder {
         };
         note.moves_to = Some(moves_to.clone());
         self.write_note(claimed, &note)?;
+        crash::reach("its place in done is noted");
         write_whole(&place(&moves_to, word_ending), word)?;
+        crash::reach("its summary is written");
         let from = self.path(claimed);
         rename_if_there(&from.with_extension("toml"), &place(&moves_to, "toml"))?;
+        crash::reach("its settings are in done");
         match end {
             End::Done => rename_if_there(&self.rejects_path(claimed), &place(&moves_to, "rejected.csv"))?,
             End::Refused => remove_if_there(&self.rejects_path(claimed))?,
         };
+        crash::reach("its rejects are in done");
         let to = place(&moves_to, &ending);
         fs::rename(&from, &to)?;
+        crash::reach("the file is in done");
         remove_if_there(&self.note_path(claimed))?;
         Ok(to)
     }

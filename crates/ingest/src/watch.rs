@@ -388,6 +388,7 @@ impl<C: Fn() -> Timestamp, H: FnMut(Happened<'_>)> Watcher<'_, C, H> {
         let import = loading.import;
         // Before the import can be finished; see crash point 3.
         self.folder.write_note(claimed, &Note { import: Some(import), moves_to: None })?;
+        crash::reach("the import is noted");
         let rejects = self.folder.rejects_path(claimed);
         let progress = |_| self.settings.pulse.beat();
         let filled = fill(self.ledger, &path, &preview, loading, rejects, &self.clock, progress, self.cancel).await;

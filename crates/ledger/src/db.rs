@@ -106,7 +106,9 @@ macro_rules! write_tx {
                 let out = $body;
                 #[cfg(feature = "simulated")]
                 let changes = $crate::simulated::commits(&mut $tx, &turn).await?;
+                crash::before_commit($operation);
                 $crate::error::During::during($tx.commit().await, $operation)?;
+                crash::after_commit($operation);
                 #[cfg(feature = "simulated")]
                 $crate::error::During::during($crate::simulated::committed(turn, changes).await, $operation)?;
                 out
@@ -116,7 +118,9 @@ macro_rules! write_tx {
                 let $dialect = $crate::db::Dialect::Postgres;
                 let mut $tx = $crate::error::During::during(pool.begin().await, $operation)?;
                 let out = $body;
+                crash::before_commit($operation);
                 $crate::error::During::during($tx.commit().await, $operation)?;
+                crash::after_commit($operation);
                 out
             }
         }

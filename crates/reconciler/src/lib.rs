@@ -141,11 +141,14 @@ impl Reconciler {
     /// One round of everything that is due.
     async fn round(&self, owner: &OwnerGuard) -> Result<(), RoundError> {
         let now = self.ledger.now();
-        if !self.ledger.take_lease("reconciler", owner.id(), now + SignedDuration::from_secs(30), now).await? {
-            return Ok(());
-        }
+        let until = now + SignedDuration::from_secs(30);
+        let leased = self.ledger.take_lease("reconciler", owner.id(), until, now).await?;
         for dead in self.ledger.prove_deaths(now).await? {
             tracing::warn!(owner.id = %dead, "a process has died; what it left is taken up");
+        }
+        // Of a holder that is proven dead the lease need not be waited out.
+        if !leased && !self.ledger.take_lease("reconciler", owner.id(), until, now).await? {
+            return Ok(());
         }
         // A file lock is free only when its process is gone; a session's lock also when the session was lost, and then a
         // request may still be in flight for as long as it may last.

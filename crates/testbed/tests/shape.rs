@@ -10,12 +10,13 @@ use std::{
 };
 
 /// Which crates of ours a crate may use. The three stages meet in the binary only.
-const EDGES: [(&str, &[&str]); 12] = [
+const EDGES: [(&str, &[&str]); 13] = [
     ("campaign", &[]),
+    ("crash", &[]),
     ("crier", &["campaign", "gateway", "ingest", "ledger", "queue", "reconciler", "sandbox", "telemetry", "worker"]),
-    ("gateway", &["campaign", "ledger", "telemetry"]),
-    ("ingest", &["campaign", "ledger", "queue", "telemetry"]),
-    ("ledger", &["campaign", "telemetry"]),
+    ("gateway", &["campaign", "crash", "ledger", "telemetry"]),
+    ("ingest", &["campaign", "crash", "ledger", "queue", "telemetry"]),
+    ("ledger", &["campaign", "crash", "telemetry"]),
     ("queue", &["campaign", "telemetry"]),
     ("reconciler", &["campaign", "gateway", "ledger", "queue", "telemetry"]),
     ("sandbox", &["campaign", "gateway"]),
@@ -231,6 +232,57 @@ fn no_test_sleeps() {
     let waits = lines_with(&["thread::sleep", "time::sleep"], |_, source| source);
     let of_testbed = |line: &&String| line.starts_with("crates/testbed/") && !line.contains("/waiting.rs");
     assert_eq!(waits.iter().find(of_testbed), None, "only testbed::eventually passes time");
+}
+
+/// Files of the ledger whose every commit is on the way of a file or of a row.
+const ON_THE_WAY: [&str; 7] = ["abandoned", "attempts", "claims", "feed", "imports", "outcomes", "tokens"];
+
+/// Only a file that changes between two readings a moment apart gets there, and no test can make that happen for sure.
+const NEVER_FOR_SURE: &str = "remove a file that was not loaded to its end";
+
+#[test]
+fn every_border_of_the_way_is_a_crash_point() {
+    let sources: BTreeMap<_, _> = sources().into_iter().collect();
+    let mut borders = BTreeSet::new();
+    for file in ON_THE_WAY {
+        let source = &sources[&format!("crates/ledger/src/{file}.rs")];
+        let mut operation = "";
+        for line in source.lines().map(str::trim) {
+            operation =
+                line.strip_prefix("let operation = \"").and_then(|rest| rest.split('"').next()).unwrap_or(operation);
+            if line.contains("write_tx!(") && operation != NEVER_FOR_SURE {
+                borders
+                    .extend([crash::BEFORE_COMMIT, crash::AFTER_COMMIT].map(|border| format!("{border}{operation}")));
+            }
+        }
+    }
+    let named = sources.iter().filter(|(path, _)| !path.ends_with("tests/shape.rs"));
+    borders.extend(named.flat_map(|(_, source)| {
+        source.split("crash::reach(\"").skip(1).filter_map(|rest| rest.split('"').next()).map(str::to_owned)
+    }));
+    let listed: BTreeSet<String> = crash::POINTS.iter().map(|point| (*point).to_owned()).collect();
+    let missing: Vec<_> = borders.difference(&listed).collect();
+    assert!(missing.is_empty(), "no crash points: {missing:#?}");
+    let elsewhere = "apply a reading of the gateway's list";
+    let beyond: Vec<_> = listed.difference(&borders).filter(|point| !point.ends_with(elsewhere)).collect();
+    assert!(beyond.is_empty(), "crash points that are nowhere: {beyond:#?}");
+}
+
+#[test]
+fn no_product_has_crash_points() {
+    for name in edges().keys() {
+        let manifest = manifest(name);
+        let armed =
+            manifest.get("dependencies").and_then(|used| used.get("crash")).and_then(|used| used.get("features"));
+        assert!(armed.is_none(), "{name} is built with crash points");
+    }
+    assert_eq!(manifest("crash")["features"].as_table().unwrap().keys().collect::<Vec<_>>(), ["armed"], "no default");
+    // What cargo itself makes of the features of a program that is built to be used.
+    let tree = ["tree", "--locked", "--offline", "-p", "crier", "-e", "normal,features", "--prefix", "none"];
+    let tree = Command::new(env!("CARGO")).args(tree).current_dir(root()).output().unwrap();
+    let tree = String::from_utf8(tree.stdout).unwrap();
+    assert!(tree.lines().any(|line| line.starts_with("crash v")), "{tree}");
+    assert!(!tree.contains("crash feature \"armed\""), "a product has crash points");
 }
 
 #[test]

@@ -54,6 +54,7 @@ pub(crate) const KEYS: &[Key] = &[
     text("gateway.read_timeout", "30s", "how long a token, list or detail call may take"),
     text("gateway.send_timeout", "60s", "how long a sending call may take before its outcome counts as unknown"),
     text("gateway.refresh_stale", "60s", "after this long a token refresh of another process counts as died"),
+    text("gateway.password_grant_every", "10m", "how long after a password grant the next one may be made"),
     secret_url("ledger.url", "sqlite://crier.db", "sqlite://FILE or postgres://USER:PASSWORD@HOST/DATABASE"),
     secret_url("queue.url", "memory:", "memory: (inside `crier run`) or redis://HOST:PORT"),
     text("queue.name", "crier", "prefix of the queue's keys on Redis"),

@@ -54,6 +54,7 @@ pub(crate) struct GatewaySettings {
     pub(crate) read_timeout: Duration,
     pub(crate) send_timeout: Duration,
     pub(crate) refresh_stale: Duration,
+    pub(crate) password_grant_every: Duration,
 }
 
 /// What the gateway's token call wants.
@@ -244,6 +245,7 @@ impl GatewaySettings {
             read_timeout: duration(merged, "gateway.read_timeout")?,
             send_timeout: duration(merged, "gateway.send_timeout")?,
             refresh_stale: duration(merged, "gateway.refresh_stale")?,
+            password_grant_every: duration(merged, "gateway.password_grant_every")?,
         })
     }
 

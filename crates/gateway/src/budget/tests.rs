@@ -85,6 +85,22 @@ async fn nobody_calls_while_redis_is_down_and_all_go_on_when_it_is_back() {
 }
 
 #[tokio::test]
+async fn a_redis_that_forgets_is_told_again_who_must_wait() {
+    let server = testbed::Redis::start();
+    let window = Duration::from_secs(60);
+    let [heard, other] = [connection(&server).await, connection(&server).await]
+        .map(|connection| Budget::shared(connection, "crier:budget", 10, window));
+    let granted = heard.acquire(CallClass::Send).await;
+    let stop = Some(Duration::from_secs(600));
+    heard.feedback(Heard { window: granted, limit: None, remaining: None, stop }).await;
+    server.flush();
+    let waiting = tokio::time::timeout(Duration::from_millis(300), heard.acquire(CallClass::Send)).await;
+    assert!(waiting.is_err(), "it called although it had been told to wait");
+    let reply = other.ask(Request::Acquire { class: CallClass::Send }, None).await.unwrap();
+    assert!(matches!(reply, Reply::Wait { ms } if ms > 500_000), "the other does not know: {reply:?}");
+}
+
+#[tokio::test]
 async fn a_budget_of_one_process_waits_for_the_next_window() {
     let budget = Budget::in_process(3, Duration::from_millis(200));
     let began = Instant::now();
