@@ -107,11 +107,15 @@ impl Reconciler {
             };
             let mut wait = self.settings.every;
             match round {
-                Ok(()) if troubled => {
-                    tracing::info!("the reconciler goes on");
-                    troubled = false;
+                Ok(more) => {
+                    if troubled {
+                        tracing::info!("the reconciler goes on");
+                        troubled = false;
+                    }
+                    if more {
+                        wait = Duration::ZERO;
+                    }
                 }
-                Ok(()) => {}
                 Err(error) => {
                     let line = chain(&error);
                     if troubled {
@@ -129,11 +133,11 @@ impl Reconciler {
         }
     }
 
-    /// One round of everything that is due.
-    async fn round(&self, owner: &OwnerGuard) -> Result<(), RoundError> {
+    /// One round of everything that is due. Answers whether more may be due at once.
+    async fn round(&self, owner: &OwnerGuard) -> Result<bool, RoundError> {
         let now = self.ledger.now();
         if !self.ledger.take_lease("reconciler", owner.id(), now + SignedDuration::from_secs(30), now).await? {
-            return Ok(());
+            return Ok(false);
         }
         for dead in self.ledger.prove_deaths(now).await? {
             tracing::warn!(owner.id = %dead, "a process has died; what it left is taken up");
@@ -145,14 +149,16 @@ impl Reconciler {
         let statuses = self.learn_statuses().await;
         // A list that is refused for one sender must not keep opt-outs from being read.
         let inbound = self.read_inbound().await;
-        statuses.and(inbound)
+        let more = statuses?;
+        inbound.map(|()| more)
     }
 
-    async fn learn_statuses(&self) -> Result<(), RoundError> {
-        self.sweep_senders().await?;
+    async fn learn_statuses(&self) -> Result<bool, RoundError> {
+        let swept = self.sweep_senders().await?;
         self.reread_windows().await?;
         self.ask_details().await?;
-        self.audit().await
+        self.audit().await?;
+        Ok(swept)
     }
 
     /// The gateway's clock minus the ledger's; asks the gateway when it was never measured.
