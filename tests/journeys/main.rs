@@ -14,6 +14,7 @@ mod deciding;
 mod dependencies;
 mod embedded;
 mod first_steps;
+mod frugal;
 mod launching;
 mod people;
 mod production;
