@@ -151,6 +151,8 @@ CREATE TABLE attempts (
         ('formed', 'sending', 'accepted', 'unknown', 'released', 'refused', 'settled')),
     owner_id    BIGINT NOT NULL REFERENCES owners (id),
     recipients  BIGINT NOT NULL,
+    first_row   BIGINT NOT NULL,  -- all of its rows are between these two
+    last_row    BIGINT NOT NULL,
     row_ids     TEXT   NOT NULL,
     formed_at   BIGINT NOT NULL,
     sending_at  BIGINT,

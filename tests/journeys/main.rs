@@ -16,6 +16,7 @@ mod deciding;
 mod dependencies;
 mod embedded;
 mod first_steps;
+mod frugal;
 mod launching;
 mod operating;
 mod people;

@@ -30,6 +30,14 @@ impl Progress {
         }
     }
 
+    /// How often there is something new to show.
+    pub(crate) fn every(&self) -> Duration {
+        match self {
+            Self::Bar(_) => Duration::from_millis(400),
+            Self::Lines { .. } => LINE_EVERY,
+        }
+    }
+
     /// Shows how far they are now.
     pub(crate) fn show(&mut self, summaries: &[CampaignSummary]) {
         let rows: u64 = summaries.iter().map(|summary| summary.rows).sum();

@@ -20,6 +20,9 @@ const BODY_BYTES_MAX: usize = 4 << 20;
 /// A gateway that asks to wait longer is not believed.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
+/// As many connections as pages of the list are read at a time: with fewer, every other page would open its own.
+const IDLE_MAX: usize = 8;
+
 /// Both clients.
 pub(crate) struct Http {
     once: Client,
@@ -91,7 +94,7 @@ impl Http {
         Ok(Self {
             once: built(client().pool_max_idle_per_host(0))?,
             // The gateway closes an idle connection after 5 s.
-            repeatable: built(client().pool_max_idle_per_host(4).pool_idle_timeout(Duration::from_secs(2)))?,
+            repeatable: built(client().pool_max_idle_per_host(IDLE_MAX).pool_idle_timeout(Duration::from_secs(2)))?,
             base,
             ledger,
             #[cfg(feature = "simulated")]

@@ -65,6 +65,8 @@ pub(crate) struct Tokens {
     /// One task of this process at a time renews; the end of the last failed try answers those that waited for it.
     turn: tokio::sync::Mutex<()>,
     failed: Mutex<Option<(Instant, CallError)>>,
+    /// The token that was read last, and when.
+    recent: Mutex<Option<(Instant, Token)>>,
 }
 
 /// What to present, once the row is claimed.
@@ -123,12 +125,28 @@ impl Tokens {
             refused: AtomicI64::new(-1),
             turn: tokio::sync::Mutex::default(),
             failed: Mutex::default(),
+            recent: Mutex::default(),
         }
     }
 
     /// The pair of this generation was answered 401: it must not be used again.
     pub(crate) fn refuse(&self, generation: i64) {
         self.refused.fetch_max(generation, Ordering::Relaxed);
+    }
+
+    /// A usable token that was read at most `age` ago, and when it was read. Cancel-safe.
+    pub(crate) async fn usable_within(self: &Arc<Self>, age: Duration) -> Result<(Token, Instant), CallError> {
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((at, token)) = recent
+            && at.elapsed() < age
+            && token.generation > self.refused.load(Ordering::Relaxed)
+        {
+            return Ok((token, at));
+        }
+        let token = self.usable().await?;
+        let read = (Instant::now(), token.clone());
+        *self.recent.lock().unwrap_or_else(PoisonError::into_inner) = Some(read);
+        Ok((token, Instant::now()))
     }
 
     /// Waits for a usable token. Cancel-safe.

@@ -166,7 +166,7 @@ impl Ledger {
             let settled: Vec<(i64, i64, String)> = sqlx::query_as(sql(format!(
                 "UPDATE attempts SET state = 'settled', look_at = NULL
                  WHERE id IN {} AND state IN ('accepted', 'unknown') AND (NOT EXISTS
-                    (SELECT 1 FROM messages m WHERE m.id BETWEEN attempts.chunk_id * 512 AND attempts.chunk_id * 512 + 511
+                    (SELECT 1 FROM messages m WHERE m.id BETWEEN attempts.first_row AND attempts.last_row
                         AND m.attempt_id = attempts.id AND m.sms_id IS NULL
                         AND m.state IN ('sending', 'unknown', 'accepted')){or})
                  RETURNING id, recipients, coalesce(outcome, '')",

@@ -63,6 +63,12 @@ impl ClaimedBatch {
         self.attempt
     }
 
+    /// The first and the last of its rows: all of them are within.
+    pub(crate) fn span(&self) -> (RowId, RowId) {
+        let (first, last) = self.chunk.row_range();
+        (self.rows.iter().min().copied().unwrap_or(first), self.rows.iter().max().copied().unwrap_or(last))
+    }
+
     /// What takes it back, as long as no byte of it has left.
     pub fn unsent(&self) -> Unsent {
         Unsent { attempt: self.attempt, chunk: self.chunk }
@@ -388,8 +394,8 @@ impl Ledger {
                     let ids = json_ids(batch.rows.iter().map(|(row, _)| row.0));
                     let attempt: i64 = sqlx::query_scalar(
                         "INSERT INTO attempts (campaign_id, chunk_id, sender, text_id, sent_via, state, owner_id,
-                                               row_ids, formed_at, recipients)
-                         VALUES ($1, $2, $3, $4, $5, 'formed', $6, $7, $8, $9) RETURNING id",
+                                               row_ids, formed_at, recipients, first_row, last_row)
+                         VALUES ($1, $2, $3, $4, $5, 'formed', $6, $7, $8, $9, $10, $11) RETURNING id",
                     )
                     .bind(campaign)
                     .bind(chunk.0)
@@ -400,6 +406,8 @@ impl Ledger {
                     .bind(&ids)
                     .bind(ms(now))
                     .bind(i64::try_from(batch.rows.len()).unwrap_or(0))
+                    .bind(batch.rows.iter().map(|(row, _)| row.0).min())
+                    .bind(batch.rows.iter().map(|(row, _)| row.0).max())
                     .fetch_one(&mut *tx)
                     .await
                     .during(operation)?;
@@ -446,7 +454,7 @@ impl Ledger {
     pub async fn start(&self, batch: ClaimedBatch, now: Timestamp) -> Result<Start> {
         let operation = "mark a batch as being sent";
         let expired = batch.valid_until.is_some_and(|until| until <= now);
-        let (first, last) = batch.chunk.row_range();
+        let (first, last) = batch.span();
         #[cfg(feature = "simulated")]
         let (first, last) = match campaign::mutant::Mutant::OptOutCheckedBeforeClaimOnly.is_on() {
             true => (RowId(-1), RowId(-1)),

@@ -38,6 +38,8 @@ pub(crate) enum Db {
 #[derive(Clone, Debug)]
 pub(crate) struct Sqlite {
     pub(crate) write: SqlitePool,
+    /// Writes what nothing hangs on yet, without waiting for the disk at each commit: see [`load_tx`].
+    pub(crate) load: SqlitePool,
     pub(crate) read: SqlitePool,
     pub(crate) path: PathBuf,
 }
@@ -96,13 +98,16 @@ pub(crate) fn sql(text: String) -> sqlx::AssertSqlSafe<String> {
 /// says which SQL it speaks; `?` rolls back. The body is compiled once for each database.
 macro_rules! write_tx {
     ($ledger:expr, $operation:expr, |$tx:ident, $dialect:ident| $body:expr) => {
+        $crate::db::write_tx!($ledger, $operation, write, |$tx, $dialect| $body)
+    };
+    ($ledger:expr, $operation:expr, $pool:ident, |$tx:ident, $dialect:ident| $body:expr) => {
         match &$ledger.db {
             $crate::db::Db::Sqlite(db) => {
                 #[allow(unused_variables, clippy::allow_attributes, reason = "not every body asks for the dialect")]
                 let $dialect = $crate::db::Dialect::Sqlite;
                 #[cfg(feature = "simulated")]
                 let turn = $crate::error::During::during($crate::simulated::turn($operation).await, $operation)?;
-                let mut $tx = $crate::error::During::during(db.write.begin_with("BEGIN IMMEDIATE").await, $operation)?;
+                let mut $tx = $crate::error::During::during(db.$pool.begin_with("BEGIN IMMEDIATE").await, $operation)?;
                 let out = $body;
                 #[cfg(feature = "simulated")]
                 let changes = $crate::simulated::commits(&mut $tx, &turn).await?;
@@ -127,6 +132,21 @@ macro_rules! write_tx {
     };
 }
 
+/// Like [`write_tx`], for rows of a file that is still being loaded: SQLite does not wait for the disk at each commit.
+///
+/// If the machine stops, the last of them may be gone, in order from the end: nothing of the file can be sent yet, and the next
+/// launch begins anew. The commit that makes them count waits for the disk, and so for all that was written before it.
+macro_rules! load_tx {
+    ($ledger:expr, $operation:expr, |$tx:ident, $dialect:ident| $body:expr) => {{
+        // The writers of this process wait in line here as ever, instead of polling the file's lock.
+        let _turn = match &$ledger.db {
+            $crate::db::Db::Sqlite(db) => Some($crate::error::During::during(db.write.acquire().await, $operation)?),
+            $crate::db::Db::Postgres(_) => None,
+        };
+        $crate::db::write_tx!($ledger, $operation, load, |$tx, $dialect| $body)
+    }};
+}
+
 /// Runs `$body` with a reading connection of whichever database it is.
 macro_rules! read_conn {
     ($ledger:expr, $operation:expr, |$conn:ident, $dialect:ident| $body:expr) => {
@@ -149,7 +169,7 @@ macro_rules! read_conn {
     };
 }
 
-pub(crate) use {read_conn, write_tx};
+pub(crate) use {load_tx, read_conn, write_tx};
 
 /// Each lost race is a migration that another process has finished.
 const MIGRATION_TRIES: u32 = 5;
@@ -200,8 +220,11 @@ impl Ledger {
             };
             // One file has one folder of locks, whatever name it is reached by: or the living would be proven dead.
             let path = std::fs::canonicalize(&path).during(operation)?;
-            let read = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options);
-            Ok(Self { db: Db::Sqlite(Sqlite { write, read, path }), clock: Clock::at(Timestamp::now()) })
+            let read = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options.clone());
+            // Rows that come in their keys' order need few pages at a time.
+            let options = options.synchronous(SqliteSynchronous::Normal).pragma("cache_size", "-2048");
+            let load = SqlitePoolOptions::new().max_connections(1).connect_lazy_with(options);
+            Ok(Self { db: Db::Sqlite(Sqlite { write, load, read, path }), clock: Clock::at(Timestamp::now()) })
         } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
             // Compiling a statement takes Postgres seconds, and it does so whenever statistics are older than the rows.
             let options = PgConnectOptions::from_str(url).during(operation)?.application_name("crier");

@@ -58,19 +58,21 @@ impl Ledger {
     /// have been out for `replay_after`, or twice as long for each time that they were fed again.
     pub async fn backlog(&self, at_most: usize, replay_after: SignedDuration, now: Timestamp) -> Result<Backlog> {
         let operation = "read what is to be sent next";
+        // Beside each state stand the words of the index `chunks_to_do`: without them SQLite reads the chunks of all that was
+        // ever sent.
         let limit = i64::try_from(at_most).unwrap_or(i64::MAX);
         Ok(read_conn!(self, operation, |conn, dialect| {
             let out: Vec<Out> = sqlx::query_as(
                 "SELECT k.campaign_id AS campaign, c.priority, count(*) AS chunks, CAST(sum(k.rows) AS BIGINT) AS rows
                  FROM chunks k JOIN campaigns c ON c.id = k.campaign_id
-                 WHERE k.state IN ('fed', 'working') GROUP BY k.campaign_id, c.priority",
+                 WHERE k.state IN ('fed', 'working') AND k.state <> 'done' GROUP BY k.campaign_id, c.priority",
             )
             .fetch_all(&mut *conn)
             .await
             .during(operation)?;
             // Those of paused campaigns too: a claim puts them to rest, else they would count as outstanding for ever.
             let lost: Vec<(i64, i64)> = sqlx::query_as(sql(format!(
-                "SELECT campaign_id, id FROM chunks WHERE state = 'fed' AND {LOST} ORDER BY fed_at LIMIT $3"
+                "SELECT campaign_id, id FROM chunks WHERE state = 'fed' AND state <> 'done' AND {LOST} ORDER BY fed_at LIMIT $3"
             )))
             .bind(ms(now))
             .bind(ms_of(replay_after))
@@ -83,9 +85,9 @@ impl Ledger {
                 "SELECT id, priority, rate_us FROM campaigns c WHERE state = 'active'
                     AND (rate_us IS NULL OR rate_from + CASE WHEN rate_us > 1000000 THEN rate_us ELSE 1000000 END <= $1 * 1000
                         AND NOT EXISTS
-                        (SELECT 1 FROM chunks k WHERE k.campaign_id = c.id AND k.state IN ('fed', 'working')))
+                        (SELECT 1 FROM chunks k WHERE k.campaign_id = c.id AND k.state IN ('fed', 'working') AND k.state <> 'done'))
                     AND EXISTS
-                    (SELECT 1 FROM chunks k WHERE k.campaign_id = c.id AND k.state = 'waiting' AND k.due_at <= $1)
+                    (SELECT 1 FROM chunks k WHERE k.campaign_id = c.id AND k.state = 'waiting' AND k.state <> 'done' AND k.due_at <= $1)
                  ORDER BY priority DESC, id",
             )
             .bind(ms(now))
@@ -95,7 +97,7 @@ impl Ledger {
             let mut waiting = Vec::with_capacity(campaigns.len());
             for (campaign, priority, rate) in campaigns {
                 let chunks: Vec<(i64, i64)> = sqlx::query_as(
-                    "SELECT id, rows FROM chunks WHERE state = 'waiting' AND campaign_id = $1 AND due_at <= $2
+                    "SELECT id, rows FROM chunks WHERE state = 'waiting' AND state <> 'done' AND campaign_id = $1 AND due_at <= $2
                      ORDER BY due_at, id LIMIT $3",
                 )
                 .bind(campaign)
@@ -130,7 +132,7 @@ impl Ledger {
         let found: Option<i64> = read_conn!(self, operation, |conn, dialect| {
             sqlx::query_scalar(
                 "SELECT k.id FROM chunks k JOIN campaigns c ON c.id = k.campaign_id
-                 WHERE k.state = 'fed' AND (c.state = 'active' OR k.id = $1)
+                 WHERE k.state = 'fed' AND k.state <> 'done' AND (c.state = 'active' OR k.id = $1)
                  ORDER BY CASE WHEN c.state = 'active' THEN 0 ELSE 1 END, c.priority DESC,
                     CASE WHEN k.id = $1 THEN 0 ELSE 1 END, k.fed_at, k.id LIMIT 1",
             )

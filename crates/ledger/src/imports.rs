@@ -2,7 +2,7 @@
 
 use crate::{
     Event, Ledger, Result,
-    db::{read_conn, sql, write_tx},
+    db::{load_tx, read_conn, sql, write_tx},
     error::{During, Error, Source},
     events::{append_event, counted},
     time::{instant, ms},
@@ -303,7 +303,7 @@ impl Ledger {
     /// Errors: `Broken` when the import is gone or finished: another process took it over.
     pub async fn append_chunks(&self, import: ImportId, chunks: &[NewChunk], now: Timestamp) -> Result<()> {
         let operation = "load rows into the ledger";
-        write_tx!(self, operation, |tx, dialect| {
+        load_tx!(self, operation, |tx, dialect| {
             let still_ours = sqlx::query("UPDATE imports SET touched_at = $2 WHERE id = $1 AND state = 'loading'")
                 .bind(import.0)
                 .bind(ms(now))

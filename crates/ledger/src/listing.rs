@@ -68,15 +68,19 @@ pub struct Applied {
     pub unexplained: u64,
 }
 
-/// Rows of three numbers (id, sms_id, at) from the JSON that is bound as parameter 1.
-fn triples(dialect: Dialect) -> &'static str {
+/// The reason of a row that the gateway calls failed.
+const FAILED: &str = "the gateway reports that it could not be sent";
+
+/// Rows of four numbers (id, sms_id, at, status) from the JSON that is bound as parameter 1.
+fn found_rows(dialect: Dialect) -> &'static str {
     match dialect {
         Dialect::Sqlite => {
             "SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS sms_id,
-                    json_extract(value, '$[2]') AS at FROM json_each($1)"
+                    json_extract(value, '$[2]') AS at, json_extract(value, '$[3]') AS status FROM json_each($1)"
         }
         Dialect::Postgres => {
-            "SELECT (value->>0)::bigint AS id, (value->>1)::bigint AS sms_id, (value->>2)::bigint AS at
+            "SELECT (value->>0)::bigint AS id, (value->>1)::bigint AS sms_id, (value->>2)::bigint AS at,
+                    (value->>3)::bigint AS status
              FROM json_array_elements($1::json)"
         }
     }
@@ -184,31 +188,48 @@ impl Ledger {
                 let by_id: HashMap<SmsId, &ListedText> = listed.iter().map(|text| (text.text.sms_id, text)).collect();
 
                 if !matches.found.is_empty() {
-                    let pairs: Vec<(i64, i64, i64)> = matches
+                    let found: Vec<(i64, i64, i64, i64)> = matches
                         .found
                         .iter()
-                        .map(|(row, id)| (row.0, id.0, (by_id[id].text.time * 1000) - ms_of(skew)))
+                        .map(|(row, id)| {
+                            let text = by_id[id];
+                            let status = match text.delivery {
+                                Some(Delivery::Sent) => 1,
+                                Some(Delivery::Failed) => 2,
+                                Some(Delivery::Pending) | None => 0,
+                            };
+                            (row.0, id.0, (text.text.time * 1000) - ms_of(skew), status)
+                        })
                         .collect();
-                    let pairs = serde_json::to_string(&pairs).expect("numbers are JSON");
-                    // A row claims an id once: the unique index refuses a second claim, the guard a second id.
-                    sqlx::query(sql(format!(
+                    let found = serde_json::to_string(&found).expect("numbers are JSON");
+                    // A row claims an id once: the unique index refuses a second claim, the guard a second id. Most are
+                    // final by now: that is written down with the id.
+                    let states: Vec<String> = sqlx::query_scalar(sql(format!(
                         "UPDATE messages SET sms_id = f.sms_id, id_source = 'list',
-                            state = 'accepted', reason = NULL, accepted_at = coalesce(accepted_at, f.at), found_at = $2, updated_at = $2
+                            state = CASE f.status WHEN 1 THEN 'sent' WHEN 2 THEN 'failed' ELSE 'accepted' END,
+                            gateway_status = CASE f.status WHEN 1 THEN 'sent' WHEN 2 THEN 'failed' ELSE 'pending' END,
+                            reason = CASE f.status WHEN 2 THEN '{FAILED}' END,
+                            accepted_at = coalesce(accepted_at, f.at), found_at = $2, checked_at = $2, updated_at = $2,
+                            final_at = CASE WHEN f.status > 0 THEN $2 END,
+                            check_at = CASE WHEN f.status > 0 THEN NULL ELSE coalesce(check_at, $3) END
                          FROM ({}) AS f
                          WHERE messages.id = f.id AND messages.sms_id IS NULL
-                           AND messages.state IN ('unknown', 'held', 'accepted')",
-                        triples(dialect)
+                           AND messages.state IN ('unknown', 'held', 'accepted')
+                         RETURNING messages.state",
+                        found_rows(dialect)
                     )))
-                    .bind(pairs)
+                    .bind(found)
                     .bind(ms(now))
-                    .execute(&mut *tx)
+                    .bind(ask_at.map(ms))
+                    .fetch_all(&mut *tx)
                     .await
                     .during(operation)?;
+                    let pending = states.iter().filter(|state| *state == "accepted").count() as u64;
+                    applied.pending += pending;
+                    applied.finals += states.len() as u64 - pending;
                 }
-                let ours: HashMap<SmsId, RowId> =
-                    known.into_iter().chain(matches.found.iter().map(|(row, sms_id)| (*sms_id, *row))).collect();
                 for (delivery, state) in [(Delivery::Sent, "sent"), (Delivery::Failed, "failed")] {
-                    let ids: Vec<i64> = ours
+                    let ids: Vec<i64> = known
                         .iter()
                         .filter(|(sms_id, _)| by_id[sms_id].delivery == Some(delivery))
                         .map(|(_, row)| row.0)
@@ -226,14 +247,14 @@ impl Ledger {
                     .bind(json_ids(ids))
                     .bind(state)
                     .bind(ms(now))
-                    .bind((delivery == Delivery::Failed).then_some("the gateway reports that it could not be sent"))
+                    .bind((delivery == Delivery::Failed).then_some(FAILED))
                     .fetch_all(&mut *tx)
                     .await
                     .during(operation)?;
                     applied.finals += due.len() as u64;
                     ended.extend(due.into_iter().map(|due| (delivery, due.unwrap_or(ms(now)))));
                 }
-                let pending: Vec<i64> = ours
+                let pending: Vec<i64> = known
                     .iter()
                     .filter(|(sms_id, _)| !matches!(by_id[sms_id].delivery, Some(Delivery::Sent | Delivery::Failed)))
                     .map(|(_, row)| row.0)

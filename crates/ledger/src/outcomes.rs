@@ -52,7 +52,7 @@ impl Ledger {
     ) -> Result<Recorded> {
         let operation = "record the outcome of a batch";
         let batch = &batch.0;
-        let (first, last) = batch.chunk.row_range();
+        let (first, last) = batch.span();
         let words = words_of(outcome);
         let recorded = write_tx!(self, operation, |tx, dialect| {
             let (state, look_at) = match outcome {

@@ -219,8 +219,10 @@ async fn verify_finds_a_row_that_two_calls_may_have_sent(url: &str) {
     loaded.sent(0, Outcome::Ambiguous { why: Ambiguous::TimedOut }).await;
     tamper(
         url,
-        "INSERT INTO attempts (campaign_id, chunk_id, sender, text_id, sent_via, state, owner_id, row_ids, recipients, formed_at)
-         SELECT campaign_id, chunk_id, sender, text_id, sent_via, 'settled', owner_id, row_ids, recipients, formed_at FROM attempts",
+        "INSERT INTO attempts (campaign_id, chunk_id, sender, text_id, sent_via, state, owner_id, row_ids, recipients, formed_at,
+            first_row, last_row)
+         SELECT campaign_id, chunk_id, sender, text_id, sent_via, 'settled', owner_id, row_ids, recipients, formed_at, first_row, last_row
+         FROM attempts",
     )
     .await;
     assert_eq!(loaded.failing_checks().await, ["no row was sent again unless that was decided"]);

@@ -110,11 +110,15 @@ impl Reconciler {
             };
             let mut wait = self.settings.every;
             match round {
-                Ok(()) if troubled => {
-                    tracing::info!("the reconciler goes on");
-                    troubled = false;
+                Ok(more) => {
+                    if troubled {
+                        tracing::info!("the reconciler goes on");
+                        troubled = false;
+                    }
+                    if more {
+                        wait = Duration::ZERO;
+                    }
                 }
-                Ok(()) => {}
                 Err(error) => {
                     let line = chain(&error);
                     if troubled {
@@ -135,11 +139,11 @@ impl Reconciler {
     /// One round, when the simulation says.
     #[cfg(feature = "simulated")]
     pub async fn simulated_round(&self, owner: &OwnerGuard) -> Result<(), RoundError> {
-        self.round(owner).await
+        self.round(owner).await.map(|_| ())
     }
 
-    /// One round of everything that is due.
-    async fn round(&self, owner: &OwnerGuard) -> Result<(), RoundError> {
+    /// One round of everything that is due. Answers whether more may be due at once.
+    async fn round(&self, owner: &OwnerGuard) -> Result<bool, RoundError> {
         let now = self.ledger.now();
         let until = now + SignedDuration::from_secs(30);
         let leased = self.ledger.take_lease("reconciler", owner.id(), until, now).await?;
@@ -148,7 +152,7 @@ impl Reconciler {
         }
         // Of a holder that is proven dead the lease need not be waited out.
         if !leased && !self.ledger.take_lease("reconciler", owner.id(), until, now).await? {
-            return Ok(());
+            return Ok(false);
         }
         // A file lock is free only when its process is gone; a session's lock also when the session was lost, and then a
         // request may still be in flight for as long as it may last.
@@ -157,16 +161,17 @@ impl Reconciler {
         let statuses = self.learn_statuses().await;
         // A list that is refused for one sender must not keep opt-outs from being read.
         let inbound = self.read_inbound().await;
-        statuses.and(inbound)
+        let more = statuses?;
+        inbound.map(|()| more)
     }
 
-    async fn learn_statuses(&self) -> Result<(), RoundError> {
+    async fn learn_statuses(&self) -> Result<bool, RoundError> {
         let mut odd = Odd::default();
-        odd.set_aside(self.sweep_senders().await)?;
+        let swept = odd.set_aside(self.sweep_senders().await)?;
         odd.set_aside(self.reread_windows().await)?;
         odd.set_aside(self.ask_details().await)?;
         odd.set_aside(self.audit().await)?;
-        odd.told()
+        odd.told().map(|()| swept)
     }
 
     /// The gateway's clock minus the ledger's; asks the gateway when it was never measured.

@@ -13,17 +13,17 @@ pub(crate) struct Odd {
 
 impl Odd {
     /// Goes on after an answer that concerns one sender or text alone.
-    pub(crate) fn set_aside(&mut self, done: Result<(), RoundError>) -> Result<(), RoundError> {
+    pub(crate) fn set_aside<T: Default>(&mut self, done: Result<T, RoundError>) -> Result<T, RoundError> {
         let was_silent = std::mem::take(&mut self.silent);
         match done {
             Err(RoundError::Gateway(error)) if error.kind() == CallErrorKind::Unexpected => {
                 self.first.get_or_insert(error.into());
-                Ok(())
+                Ok(T::default())
             }
             Err(RoundError::Gateway(error)) if error.kind() == CallErrorKind::Down && !was_silent => {
                 self.silent = true;
                 self.first.get_or_insert(error.into());
-                Ok(())
+                Ok(T::default())
             }
             other => other,
         }

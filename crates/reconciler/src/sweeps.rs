@@ -20,21 +20,21 @@ const AFTER_A_MOVE: Duration = Duration::from_secs(2);
 const ATTEMPTS_A_ROUND: u32 = 5_000;
 
 impl Reconciler {
-    /// Reads the next window of each sender, where it is time.
-    pub(crate) async fn sweep_senders(&self) -> Result<(), RoundError> {
+    /// Reads the next window of each sender, where it is time. Answers whether there was one: another may be due at once.
+    pub(crate) async fn sweep_senders(&self) -> Result<bool, RoundError> {
         let attempts = self.ledger.open_attempts(ATTEMPTS_A_ROUND).await?;
-        let mut odd = Odd::default();
+        let (mut odd, mut swept) = (Odd::default(), false);
         for of_sender in attempts.chunk_by(|a, b| a.sender == b.sender) {
-            odd.set_aside(self.sweep_sender(of_sender).await)?;
+            swept |= odd.set_aside(self.sweep_sender(of_sender).await)?;
         }
-        odd.told()
+        odd.told().map(|()| swept)
     }
 
-    async fn sweep_sender(&self, attempts: &[OpenAttempt]) -> Result<(), RoundError> {
+    async fn sweep_sender(&self, attempts: &[OpenAttempt]) -> Result<bool, RoundError> {
         let sender = &attempts[0].sender;
         let unread: Vec<&OpenAttempt> = attempts.iter().filter(|a| !a.sending && a.looks == 0).collect();
         if unread.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let skew = self.skew().await?;
         let second = |at| Self::gateway_second(at, skew);
@@ -46,7 +46,7 @@ impl Reconciler {
         let (passed, unread): (Vec<_>, Vec<_>) = unread.into_iter().partition(|attempt| ended(attempt) <= swept_to);
         self.pass(&passed, first_look).await?;
         if unread.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let mut recipients = 0;
         let enough = unread.iter().find(|attempt| {
@@ -63,12 +63,13 @@ impl Reconciler {
             recipients,
             enough_at: enough.map(|attempt| second(attempt.sending_at)),
         };
-        let Some(window) = sweep::next_window(&state, &self.pace(first_look)) else { return Ok(()) };
+        let Some(window) = sweep::next_window(&state, &self.pace(first_look)) else { return Ok(false) };
         if !self.sweep_window(sender, window, first_look).await? {
-            return Ok(());
+            return Ok(false);
         }
         let passed: Vec<&OpenAttempt> = unread.into_iter().filter(|attempt| ended(attempt) <= window.until).collect();
-        self.pass(&passed, first_look).await
+        self.pass(&passed, first_look).await?;
+        Ok(true)
     }
 
     /// Ends attempts that the list was read past and whose texts are all found; has the others looked for again.

@@ -39,6 +39,23 @@ impl Redis {
         assert!(answer.starts_with("+OK"), "Redis did not flush: {answer}");
     }
 
+    /// Bytes that it uses for what it holds and for its clients.
+    pub fn used_memory(&self) -> u64 {
+        let info = self.ask("INFO memory").expect("a running Redis answers");
+        let line = info.lines().find_map(|line| line.strip_prefix("used_memory:"));
+        line.and_then(|bytes| bytes.trim().parse().ok()).expect("Redis says how much memory it uses")
+    }
+
+    /// Elements of all that it holds: members of sets and hashes, items of lists, 1 for a plain value.
+    pub fn elements(&self) -> u64 {
+        let count = "local all = 0 for _, key in ipairs(redis.call('KEYS', '*')) do local kind = redis.call('TYPE', key).ok \
+                     all = all + (kind == 'list' and redis.call('LLEN', key) or kind == 'set' and redis.call('SCARD', key) \
+                     or kind == 'zset' and redis.call('ZCARD', key) or kind == 'hash' and redis.call('HLEN', key) or 1) end \
+                     return all";
+        let answer = self.ask(&format!("EVAL \"{count}\" 0")).expect("a running Redis answers");
+        answer.trim_start_matches(':').lines().next().and_then(|line| line.trim().parse().ok()).expect("a number")
+    }
+
     /// Goes away without a word; [`resume`](Self::resume) brings an empty one back at the same address.
     pub fn stop(&mut self) {
         self.process.take().map(Process::kill);
@@ -104,7 +121,8 @@ mod tests {
         let holds = |redis: &Redis| redis.ask("GET key").unwrap().contains("value");
         for forget in [Redis::flush as fn(&Redis), |_| {}] {
             redis.ask("SET key value").unwrap();
-            assert!(holds(&redis));
+            redis.ask("RPUSH list a b c").unwrap();
+            assert!(holds(&redis) && redis.elements() == 4 && redis.used_memory() > 0);
             forget(&redis);
             if holds(&redis) {
                 redis.restart();

@@ -145,8 +145,8 @@ pub(crate) async fn send(setup: &Setup, parts: &Parts, names: &[String]) -> anyh
     let mut progress = Progress::start();
     let (mut counted, mut counting) = (Instant::now(), Duration::ZERO);
     let mut look = async || {
-        // Counting a million rows takes its time: it is done for at most a tenth of it.
-        if counted.elapsed() >= counting * 10 {
+        // Counting a million rows takes its time: it is done for at most a fortieth of it.
+        if counted.elapsed() >= (counting * 40).max(progress.every()) {
             let began = Instant::now();
             if let Ok(summaries) = of(&parts.ledger, names).await {
                 progress.show(&summaries);
