@@ -7,6 +7,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod alerts;
 mod answers;
 mod bad_input;
 mod canary;

@@ -214,7 +214,10 @@ impl Health {
         let look = self.look().await;
         telemetry::set("crier_build_info", &[env!("CARGO_PKG_VERSION")], 1.0);
         telemetry::set("crier_ready", &[], flag(look.is_ready()));
-        for subject in ["ledger", "schema", "queue", "token"] {
+        // A service that makes no calls has no token to miss.
+        let calls = locked(&self.0.watched).as_ref().is_none_or(|watched| watched.gateway.is_some());
+        let subjects = ["ledger", "schema", "queue"].into_iter().chain(calls.then_some("token"));
+        for subject in subjects {
             let up = look.0.iter().any(|finding| finding.subject == subject && finding.fine);
             telemetry::set("crier_dependency_up", &[subject], flag(up));
         }
