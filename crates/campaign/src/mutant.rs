@@ -10,7 +10,7 @@ pub enum Mutant {
     RetryOnTimeout,
     /// Absence is believed without waiting for the list to settle.
     SettleSkipped,
-    /// The wait counts from the send, not from when its sender was known to be done.
+    /// The wait counts from the send, whether or not its sender is known to be done.
     SettleFromSend,
     /// A worker that was not heard of is taken for dead, and its texts are sent again.
     LeaseExpiryResends,

@@ -99,7 +99,10 @@ pub fn decide(evidence: &Evidence<'_>, policy: &Policy) -> Decision {
         settle: if crate::mutant::Mutant::SettleSkipped.is_on() { SignedDuration::ZERO } else { policy.settle },
         ..*policy
     };
-    let Some(done_at) = evidence.sender_done_at else {
+    let done_at = evidence.sender_done_at;
+    #[cfg(feature = "simulated")]
+    let done_at = if crate::mutant::Mutant::SettleFromSend.is_on() { Some(evidence.sending_at) } else { done_at };
+    let Some(done_at) = done_at else {
         // A frozen sender may wake after any time and send: absence now proves nothing.
         return if now >= evidence.sending_at + policy.give_up {
             Decision::Hold(HoldReason::SenderNotKnownToBeDone)
@@ -107,8 +110,6 @@ pub fn decide(evidence: &Evidence<'_>, policy: &Policy) -> Decision {
             Decision::LookAgain { at: now + policy.settle, counts: false }
         };
     };
-    #[cfg(feature = "simulated")]
-    let done_at = if crate::mutant::Mutant::SettleFromSend.is_on() { evidence.sending_at } else { done_at };
     if now < done_at + policy.settle {
         return Decision::LookAgain { at: done_at + policy.settle, counts: false };
     }

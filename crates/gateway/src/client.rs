@@ -167,7 +167,7 @@ impl Gateway {
     ) -> Self {
         let http = Arc::new(Http::over(wire, &settings, ledger.clone()));
         let tokens = Tokens::new(settings.clone(), ledger, Arc::clone(&http), budget.clone(), who);
-        Self { http, tokens: Arc::new(tokens), budget, settings }
+        Self { http, tokens: Arc::new(tokens), budget, settings, pulse: Pulse::default() }
     }
 
     /// The address that it calls.

@@ -335,7 +335,7 @@ async fn resolve(how: u32) {
     });
     let verdict = [Verdict::AssumeSent, Verdict::Cancel, Verdict::Resend][how as usize];
     for (row, campaign) in held {
-        let _ = ledger.decide(CampaignId(campaign), RowId(row), verdict, "ann", "asked them", ledger.now()).await;
+        let _ = ledger.decide_all(CampaignId(campaign), &[RowId(row)], verdict, ANN, ledger.now()).await;
     }
     wake.notify_one();
 }
