@@ -7,21 +7,22 @@ use crate::{
     error::During,
     events::append_event,
     feed::{json_ids, ms_of},
-    listing::decided::explain_by_decided,
+    listing::{decided::explain_by_decided, unsent::explain_by_unsent},
     time::{instant, ms},
     transitions::unblock_chunks,
 };
 use campaign::{
-    AttemptId, CampaignId, Msisdn, RowId, SenderId, SmsId,
+    AttemptId, CampaignId, ChunkId, Msisdn, OwnerId, RowId, SenderId, SmsId,
     matching::{Listed, Open, match_listed},
 };
 use jiff::{SignedDuration, Timestamp};
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     time::Duration,
 };
 
 mod decided;
+mod unsent;
 
 /// What the gateway says of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +93,7 @@ impl Ledger {
         skew: SignedDuration,
         now: Timestamp,
     ) -> Result<Applied> {
-        self.apply(sender, listed, skew, None, now).await
+        self.apply(sender, listed, skew, None, None, now).await
     }
 
     /// Like [`Ledger::apply_listing`], for a reading that no window follows: its pending rows are asked for one by one from
@@ -104,7 +105,20 @@ impl Ledger {
         skew: SignedDuration,
         now: Timestamp,
     ) -> Result<Applied> {
-        self.apply(sender, listed, skew, Some(now), now).await
+        self.apply(sender, listed, skew, Some(now), None, now).await
+    }
+
+    /// Like [`Ledger::apply_look`], in a ledger that was restored: what no open row explains may be that of a row which was
+    /// sent after the backup and is queued here. `owner`: who reads.
+    pub async fn apply_restored(
+        &self,
+        sender: &SenderId,
+        listed: &[ListedText],
+        skew: SignedDuration,
+        owner: OwnerId,
+        now: Timestamp,
+    ) -> Result<Applied> {
+        self.apply(sender, listed, skew, Some(now), Some(owner), now).await
     }
 
     async fn apply(
@@ -113,6 +127,7 @@ impl Ledger {
         listed: &[ListedText],
         skew: SignedDuration,
         ask_at: Option<Timestamp>,
+        restored_by: Option<OwnerId>,
         now: Timestamp,
     ) -> Result<Applied> {
         let operation = "apply a reading of the gateway's list";
@@ -170,7 +185,14 @@ impl Ledger {
                 if !matches.unexplained.is_empty() {
                     explain_by_decided!(tx, dialect, sender, listed, matches, skew, now, operation);
                 }
-                let mut applied = Applied { found: matches.found.len() as u64, ..Applied::default() };
+                let restored = match restored_by {
+                    Some(owner) if !matches.unexplained.is_empty() => {
+                        explain_by_unsent!(tx, dialect, sender, listed, matches, skew, owner, now, operation)
+                    }
+                    Some(_) | None => Vec::new(),
+                };
+                let found = matches.found.len() + restored.len();
+                let mut applied = Applied { found: found as u64, ..Applied::default() };
                 let by_id: HashMap<SmsId, &ListedText> = listed.iter().map(|text| (text.text.sms_id, text)).collect();
 
                 if !matches.found.is_empty() {
@@ -195,8 +217,11 @@ impl Ledger {
                     .await
                     .during(operation)?;
                 }
-                let ours: HashMap<SmsId, RowId> =
-                    known.into_iter().chain(matches.found.iter().map(|(row, sms_id)| (*sms_id, *row))).collect();
+                let ours: HashMap<SmsId, RowId> = known
+                    .into_iter()
+                    .chain(matches.found.iter().map(|(row, sms_id)| (*sms_id, *row)))
+                    .chain(restored)
+                    .collect();
                 for (delivery, state) in [(Delivery::Sent, "sent"), (Delivery::Failed, "failed")] {
                     let ids: Vec<i64> = ours
                         .iter()
