@@ -282,6 +282,25 @@ CREATE TABLE leases (
     until    BIGINT NOT NULL
 );
 
+-- A ledger that was restored sends nothing before the gateway's list was read back.
+CREATE TABLE quarantine (
+    id       BIGINT PRIMARY KEY CONSTRAINT one_quarantine_row CHECK (id = 1),
+    ledger   TEXT   NOT NULL,  -- names this ledger and its copies; another one when a quarantine ends
+    started  BIGINT NOT NULL DEFAULT 0,  -- calls that were begun, in the order of their commits
+    since    BIGINT,           -- the list is read back from here; NULL: there is no quarantine
+    began_at BIGINT,
+    began_by TEXT,
+    why      TEXT,
+    read_at  BIGINT            -- when the last complete reading began
+);
+INSERT INTO quarantine (id, ledger) VALUES (1, lower(hex(randomblob(16))));
+
+-- The oldest schema whose programs still work with this one. A migration that takes something away raises it.
+CREATE TABLE schema_floor (
+    oldest BIGINT NOT NULL
+);
+INSERT INTO schema_floor (oldest) VALUES (1);
+
 -- Append-only.
 CREATE TABLE events (
     id          INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -21,5 +21,7 @@ mod launching;
 mod operating;
 mod people;
 mod production;
+mod restoring;
 mod steering;
 mod templates;
+mod versions;

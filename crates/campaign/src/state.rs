@@ -88,8 +88,9 @@ impl RowState {
     pub fn may_become(self, next: Self) -> bool {
         match self {
             Invalid | Duplicate | Suppressed | Sent | Failed | Rejected | Expired | Cancelled => false,
-            Scheduled => matches!(next, Queued | Sending | Suppressed | Expired | Cancelled),
-            Queued => matches!(next, Scheduled | Sending | Suppressed | Expired | Cancelled),
+            // Accepted and held without having been sending: in a ledger that was restored, by what the list shows.
+            Scheduled => matches!(next, Queued | Sending | Suppressed | Expired | Cancelled | Accepted | Held),
+            Queued => matches!(next, Scheduled | Sending | Suppressed | Expired | Cancelled | Accepted | Held),
             // Back to queued only from a definite refusal, or when no byte has left.
             Sending => matches!(next, Queued | Accepted | Rejected | Unknown),
             // Back to queued only on proven absence, once, and only when that is configured.

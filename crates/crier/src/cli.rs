@@ -2,8 +2,8 @@
 
 use crate::commands::{
     cancel, check, completions, config, demo, dial, doctor, held, inbox, ingest, log, migrate, pause, plan, purge,
-    reconciler, reschedule, resolve, results, retry, run, sandbox, senders, show, status, suppress, verify, watch,
-    worker,
+    quarantine, reconciler, reschedule, resolve, results, retry, run, sandbox, senders, show, status, suppress, verify,
+    watch, worker,
 };
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -72,6 +72,7 @@ pub(crate) enum Command {
     Suppress(suppress::Args),
     Inbox(inbox::Args),
     Purge(purge::Args),
+    Quarantine(quarantine::Args),
     Senders(senders::Args),
     Dial(dial::Args),
     Migrate(migrate::Args),

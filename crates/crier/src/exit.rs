@@ -43,14 +43,13 @@ pub(crate) struct Stop {
     done: Done,
     what: String,
     advice: Option<String>,
-    waiting_is_vain: bool,
     source: Option<anyhow::Error>,
 }
 
 impl Stop {
     /// Something failed.
     pub(crate) fn failed(what: impl Into<String>) -> Self {
-        Self { done: Done::Failed, what: what.into(), advice: None, waiting_is_vain: false, source: None }
+        Self { done: Done::Failed, what: what.into(), advice: None, source: None }
     }
 
     /// It was asked for in a way that can't be done.
@@ -76,11 +75,6 @@ impl Stop {
     /// Why.
     pub(crate) fn because(self, source: impl Into<anyhow::Error>) -> Self {
         Self { source: Some(source.into()), ..self }
-    }
-
-    /// A service need not wait for it: only a person's deed helps.
-    pub(crate) fn final_for_services(self) -> Self {
-        Self { waiting_is_vain: true, ..self }
     }
 
     /// What a person can do about it: a sentence.
@@ -126,11 +120,6 @@ pub(crate) fn kind(error: &anyhow::Error) -> Done {
         }
     }
     Done::Failed
-}
-
-/// Whether a service would wait in vain for this to pass.
-pub(crate) fn is_final(error: &anyhow::Error) -> bool {
-    error.chain().filter_map(|cause| cause.downcast_ref::<Stop>()).any(|stop| stop.waiting_is_vain)
 }
 
 /// The error's chain in one line, then what to do. A cause that the line above it has said already is left out.

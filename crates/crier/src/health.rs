@@ -178,6 +178,7 @@ impl Health {
                     "schema",
                     match schema {
                         Schema::Current => Ok("current"),
+                        Schema::Newer => Ok("newer, and this program works with it"),
                         Schema::Behind => Err("older than this program needs; run crier migrate".to_owned()),
                         Schema::Ahead => Err("newer than this program knows; update it".to_owned()),
                     },
@@ -185,6 +186,11 @@ impl Health {
             }
             Ok(Err(_)) => look.add("ledger", Err("can't be used".to_owned())),
             Err(_) => look.add("ledger", Err("does not answer".to_owned())),
+        }
+        // Waiting is what a service in quarantine is there for: it is ready.
+        if let Ok(Ok(Some(quarantine))) = timeout(ANSWER_WITHIN, ledger.quarantine()).await {
+            let words = format!("since {:.0}: nothing is sent, {}", quarantine.began_at, quarantine.why);
+            look.0.push(Finding { subject: "quarantine", fine: true, words });
         }
         let queue = timeout(ANSWER_WITHIN, queue.check()).await;
         look.add(
@@ -286,6 +292,7 @@ fn show_gauges(gauges: Option<&Gauges>, now: Timestamp) {
     show("crier_queue_oldest_seconds", gauges.map(|gauges| since(gauges.oldest_due)));
     show("crier_reconcile_lag_seconds", gauges.map(|gauges| since(gauges.oldest_sent)));
     show("crier_rows_held", gauges.map(|gauges| number(gauges.held)));
+    show("crier_quarantined", gauges.map(|gauges| flag(gauges.quarantined)));
     show("crier_texts_unexplained", gauges.map(|gauges| number(gauges.unexplained)));
     show("crier_token_age_seconds", gauges.and_then(|gauges| gauges.token).map(|(issued, _)| since(Some(issued))));
     let left = gauges.and_then(|gauges| gauges.token).map(|(_, ends)| ends.duration_since(now).as_secs_f64());

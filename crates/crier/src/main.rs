@@ -87,6 +87,7 @@ async fn start(cli: Cli) -> anyhow::Result<Done> {
         Command::Verify(args) => commands::verify::run(&setup, &args).await,
         Command::Suppress(args) => commands::suppress::run(&setup, args).await,
         Command::Inbox(args) => commands::inbox::run(&setup, &args).await,
+        Command::Quarantine(args) => commands::quarantine::run(&setup, args).await,
         Command::Purge(args) => commands::purge::run(&setup, &args).await,
         Command::Senders(args) => commands::senders::run(&setup, args).await,
         Command::Dial(args) => commands::dial::run(&setup, args).await,

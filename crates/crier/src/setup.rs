@@ -80,15 +80,14 @@ impl Setup {
     async fn check_schema(&self, ledger: &Ledger) -> anyhow::Result<()> {
         let name = self.ledger_name();
         match ledger.schema().await? {
-            Schema::Current => Ok(()),
+            Schema::Current | Schema::Newer => Ok(()),
             Schema::Behind if ledger.is_embedded() => Ok(ledger.migrate().await?),
             Schema::Behind => Err(Stop::dependency(format!("the ledger at {name} is on an old schema"))
                 .advise("Run crier migrate.")
-                .final_for_services()
                 .into()),
             Schema::Ahead => {
                 let what = format!("the ledger at {name} is on a newer schema than this crier knows");
-                Err(Stop::dependency(what).advise("Update this crier.").final_for_services().into())
+                Err(Stop::dependency(what).advise("Update this crier.").into())
             }
         }
     }
@@ -181,7 +180,7 @@ impl Setup {
                     self.health.waits_for(None);
                     return Ok(Some(made));
                 }
-                Err(error) if exit::kind(&error) == Done::Dependency && !exit::is_final(&error) => error,
+                Err(error) if exit::kind(&error) == Done::Dependency => error,
                 Err(error) => return Err(error),
             };
             let wait = waits.next().unwrap_or(LONGEST_WAIT);

@@ -11,7 +11,7 @@ use gateway::Gateway;
 use ingest::feeder::Feeder;
 use jiff::SignedDuration;
 use ledger::{Ledger, OwnerGuard};
-use queue::Queue;
+use queue::{Mark, Queue};
 use reconciler::Reconciler;
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::Notify, task::JoinSet};
@@ -42,6 +42,8 @@ pub(crate) struct Stages {
     ledger: Ledger,
     owner: Arc<OwnerGuard>,
     health: Health,
+    /// Of a process that sends.
+    mark: Option<Mark>,
     wake: Arc<Notify>,
 }
 
@@ -60,7 +62,13 @@ const BEAT_EVERY: Duration = Duration::from_secs(5);
 impl Stages {
     /// Starts a feeder and these stages. They end when the process is asked to.
     pub(crate) async fn start(setup: &Setup, parts: &Parts, kind: &str, stages: &[Stage]) -> anyhow::Result<Self> {
+        let mark = stages.contains(&Stage::Worker).then(|| parts.queue.mark(parts.ledger.mark_file()));
+        if let Some(mark) = &mark {
+            // Before this process shows that it lives: the last sign of life in a backup tells from when on to read back.
+            worker::quarantine_if_behind(&parts.ledger, mark, 0).await.map_err(unmarked)?;
+        }
         let mut started = Self::feeding(setup, &parts.ledger, &parts.queue, kind).await?;
+        started.mark.clone_from(&mark);
         for stage in stages {
             let owner = Arc::clone(&started.owner);
             let (ledger, gateway, queue) = (parts.ledger.clone(), parts.gateway.clone(), parts.queue.clone());
@@ -69,7 +77,8 @@ impl Stages {
                     let pulse = setup.health.watch_loop("worker");
                     let (gateway, queue) = (gateway.with_pulse(pulse.clone()), queue.with_pulse(pulse));
                     let (settings, finished) = (worker_settings(setup), started.wake());
-                    let worker = Worker { ledger, gateway, settings, finished };
+                    let mark = mark.clone().unwrap_or_else(Mark::nowhere);
+                    let worker = Worker { ledger, gateway, settings, mark, finished };
                     started.beside("worker", async move |stop| {
                         worker.run(queue, owner, stop).await;
                         Ok(())
@@ -103,6 +112,7 @@ impl Stages {
             ledger: ledger.clone(),
             owner: Arc::new(setup.owner(ledger, kind).await?),
             health: setup.health.clone(),
+            mark: None,
             wake: Arc::clone(&feeder.wake),
         };
         setup.health.forget_loops();
@@ -177,6 +187,10 @@ impl Stages {
                 _ = beat.tick() => {
                     // A ledger that is down is the stages' to mention.
                     _ = self.ledger.set_clock().await;
+                    if let Some(mark) = &self.mark {
+                        // A mark that can't be read now is asked for before each call anyway.
+                        _ = worker::quarantine_if_behind(&self.ledger, mark, 0).await;
+                    }
                     if matches!(self.owner.beat(self.ledger.now()).await, Ok(false)) && !self.stop.is_cancelled() {
                         tracing::warn!("this process was taken for dead; it registers anew");
                         end = End::TakenForDead;
@@ -197,6 +211,11 @@ impl Stages {
         }
         failed.map_or(Ok(end), Err)
     }
+}
+
+/// What keeps a process from beginning to send is what it needs being down.
+fn unmarked(error: worker::Unmarked) -> anyhow::Error {
+    Stop::dependency("it can't be found out whether the ledger was restored").because(error).into()
 }
 
 fn worker_settings(setup: &Setup) -> worker::Settings {

@@ -30,7 +30,7 @@ use std::{
 pub enum Claim {
     /// The job is stale: the chunk is done, or another worker has it.
     NotForUs,
-    /// The campaign is paused or cancelled; the chunk waits.
+    /// The campaign is paused or cancelled, or the ledger is in quarantine; the chunk waits.
     Paused,
     /// The batches to send, in order. Empty when no row of the chunk may be sent now.
     Batches(Vec<ClaimedBatch>),
@@ -55,7 +55,7 @@ pub struct ClaimedBatch {
 
 /// A batch that is marked as being sent. It ends by [`Ledger::record`] or [`Ledger::take_back`], or as unknown.
 #[derive(Debug)]
-pub struct SendingBatch(pub(crate) ClaimedBatch);
+pub struct SendingBatch(pub(crate) ClaimedBatch, i64);
 
 impl ClaimedBatch {
     /// Its attempt.
@@ -86,6 +86,11 @@ impl SendingBatch {
     /// What is being sent.
     pub fn batch(&self) -> &ClaimedBatch {
         &self.0
+    }
+
+    /// The how manieth begun call of the ledger it is: no other one has this number, unless the ledger was restored.
+    pub fn nth_begun(&self) -> i64 {
+        self.1
     }
 }
 
@@ -157,6 +162,7 @@ struct Found {
     weekdays: Option<String>,
     zone: Option<String>,
     rate_us: Option<i64>,
+    quarantined: i64,
 }
 
 /// Rows by whether people may be texted now.
@@ -221,7 +227,7 @@ impl Ledger {
             pass_gate!(tx, Gate::Claim, dialect, operation);
             let found: Option<Found> = sqlx::query_as(sql(format!(
                 "SELECT k.campaign_id AS campaign, k.state AS chunk_state, c.state AS campaign_state, k.batch_len_max,
-                        c.quiet, c.weekdays, c.zone, c.rate_us
+                        c.quiet, c.weekdays, c.zone, c.rate_us, (SELECT count(*) FROM quarantine WHERE since IS NOT NULL) AS quarantined
                  FROM chunks k
                  JOIN campaigns c ON c.id = k.campaign_id WHERE k.id = $1{}",
                 if dialect.for_update().is_empty() { "" } else { " FOR UPDATE OF k" }
@@ -235,7 +241,7 @@ impl Ledger {
             if found.chunk_state != "fed" {
                 break 'claim Claim::NotForUs;
             }
-            let runs = found.campaign_state == "active";
+            let runs = found.campaign_state == "active" && found.quarantined == 0;
             sqlx::query("UPDATE chunks SET state = $2, owner_id = $3, feeds = 0 WHERE id = $1 AND state = 'fed'")
                 .bind(chunk.0)
                 .bind(if runs { "working" } else { "waiting" })
@@ -462,7 +468,13 @@ impl Ledger {
         };
         let started = write_tx!(self, operation, |tx, dialect| {
             pass_gate!(tx, Gate::Claim, dialect, operation);
-            let started = if expired {
+            // Locks the row: a quarantine that begins at this moment is seen, and numbers are in the order of the commits.
+            let nth: Option<i64> =
+                sqlx::query_scalar("UPDATE quarantine SET started = started + 1 WHERE since IS NULL RETURNING started")
+                    .fetch_optional(&mut *tx)
+                    .await
+                    .during(operation)?;
+            let started = if expired || nth.is_none() {
                 0
             } else {
                 sqlx::query(
@@ -496,9 +508,9 @@ impl Ledger {
                     operation
                 );
             }
-            started
+            nth.filter(|_| started == 1)
         });
-        Ok(if started == 1 { Start::Send(SendingBatch(batch)) } else { Start::TakenBack })
+        Ok(started.map_or(Start::TakenBack, |nth| Start::Send(SendingBatch(batch, nth))))
     }
 
     /// Takes back a batch of which certainly no byte has left, begun or not: its rows are queued again.

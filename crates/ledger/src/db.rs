@@ -51,7 +51,9 @@ pub enum Schema {
     Current,
     /// `crier migrate` has not run yet.
     Behind,
-    /// A newer program has migrated it.
+    /// A newer program has migrated it, and this one still works with it.
+    Newer,
+    /// A newer program has migrated it, and taken away what this one needs.
     Ahead,
 }
 
@@ -305,7 +307,15 @@ impl Ledger {
         });
         Ok(match found.unwrap_or(0) {
             version if version < needed => Schema::Behind,
-            version if version > needed => Schema::Ahead,
+            version if version > needed => {
+                let oldest: i64 = read_conn!(self, operation, |conn, dialect| {
+                    sqlx::query_scalar("SELECT max(oldest) FROM schema_floor")
+                        .fetch_one(&mut *conn)
+                        .await
+                        .during(operation)?
+                });
+                if oldest <= needed { Schema::Newer } else { Schema::Ahead }
+            }
             _ => Schema::Current,
         })
     }

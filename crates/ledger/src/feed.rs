@@ -56,7 +56,12 @@ const LOST: &str =
 impl Ledger {
     /// Reads what could go to the queue: chunks of active campaigns that are due, and jobs that must be lost because they
     /// have been out for `replay_after`, or twice as long for each time that they were fed again.
+    ///
+    /// While the ledger is in quarantine nothing could.
     pub async fn backlog(&self, at_most: usize, replay_after: SignedDuration, now: Timestamp) -> Result<Backlog> {
+        if self.quarantine().await?.is_some() {
+            return Ok(Backlog::default());
+        }
         let operation = "read what is to be sent next";
         // Beside each state stand the words of the index `chunks_to_do`: without them SQLite reads the chunks of all that was
         // ever sent.

@@ -21,6 +21,7 @@ mod opt_outs;
 mod outcomes;
 mod overlap;
 mod owners;
+mod quarantine;
 mod rates;
 mod readings;
 mod reports;
@@ -50,6 +51,7 @@ pub use opt_outs::{MadeBy, NewOptOut, OptOut, OptedIn, OptedOut};
 pub use outcomes::{Recorded, RetryPolicy};
 pub use overlap::{QueuedWork, Recipient, Texted};
 pub use owners::OwnerGuard;
+pub use quarantine::{Identity, Quarantine};
 pub use readings::NotedReading;
 pub use reports::{
     CampaignSummary, Check, FailureReason, Gauges, HeldRow, LiveOwner, Log, LogEntry, REPORT_COLUMNS, ReportRow,

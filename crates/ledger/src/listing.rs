@@ -7,21 +7,22 @@ use crate::{
     error::During,
     events::append_event,
     feed::{json_ids, ms_of},
-    listing::decided::explain_by_decided,
+    listing::{decided::explain_by_decided, unsent::explain_by_unsent},
     time::{instant, ms},
     transitions::unblock_chunks,
 };
 use campaign::{
-    AttemptId, CampaignId, Msisdn, RowId, SenderId, SmsId,
+    AttemptId, CampaignId, ChunkId, Msisdn, OwnerId, RowId, SenderId, SmsId,
     matching::{Listed, Open, match_listed},
 };
 use jiff::{SignedDuration, Timestamp};
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     time::Duration,
 };
 
 mod decided;
+mod unsent;
 
 /// What the gateway says of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +87,9 @@ fn found_rows(dialect: Dialect) -> &'static str {
     }
 }
 
+/// Since when a row could have been sent.
+const DUE: &str = "CASE WHEN scheduled_for > queued_at THEN scheduled_for ELSE coalesce(queued_at, updated_at) END";
+
 /// A pending text may vanish from the list before the reading of its window that would find it final: whatever is pending for
 /// so long is asked for by itself.
 const ASKED_AFTER: SignedDuration = SignedDuration::from_hours(1);
@@ -100,7 +104,7 @@ impl Ledger {
         skew: SignedDuration,
         now: Timestamp,
     ) -> Result<Applied> {
-        self.apply(sender, listed, skew, None, now).await
+        self.apply(sender, listed, skew, None, None, now).await
     }
 
     /// Like [`Ledger::apply_listing`], for a reading that no window follows: its pending rows are asked for one by one from
@@ -112,7 +116,20 @@ impl Ledger {
         skew: SignedDuration,
         now: Timestamp,
     ) -> Result<Applied> {
-        self.apply(sender, listed, skew, Some(now), now).await
+        self.apply(sender, listed, skew, Some(now), None, now).await
+    }
+
+    /// Like [`Ledger::apply_look`], in a ledger that was restored: what no open row explains may be that of a row which was
+    /// sent after the backup and is queued here. `owner`: who reads.
+    pub async fn apply_restored(
+        &self,
+        sender: &SenderId,
+        listed: &[ListedText],
+        skew: SignedDuration,
+        owner: OwnerId,
+        now: Timestamp,
+    ) -> Result<Applied> {
+        self.apply(sender, listed, skew, Some(now), Some(owner), now).await
     }
 
     async fn apply(
@@ -121,6 +138,7 @@ impl Ledger {
         listed: &[ListedText],
         skew: SignedDuration,
         ask_at: Option<Timestamp>,
+        restored_by: Option<OwnerId>,
         now: Timestamp,
     ) -> Result<Applied> {
         let operation = "apply a reading of the gateway's list";
@@ -184,7 +202,14 @@ impl Ledger {
                 if !matches.unexplained.is_empty() {
                     explain_by_decided!(tx, dialect, sender, listed, matches, skew, now, operation);
                 }
-                let mut applied = Applied { found: matches.found.len() as u64, ..Applied::default() };
+                let restored = match restored_by {
+                    Some(owner) if !matches.unexplained.is_empty() => {
+                        explain_by_unsent!(tx, dialect, sender, listed, matches, skew, owner, now, operation)
+                    }
+                    Some(_) | None => Vec::new(),
+                };
+                let found = matches.found.len() + restored.len();
+                let mut applied = Applied { found: found as u64, ..Applied::default() };
                 let by_id: HashMap<SmsId, &ListedText> = listed.iter().map(|text| (text.text.sms_id, text)).collect();
 
                 if !matches.found.is_empty() {
@@ -204,7 +229,7 @@ impl Ledger {
                     let found = serde_json::to_string(&found).expect("numbers are JSON");
                     // A row claims an id once: the unique index refuses a second claim, the guard a second id. Most are
                     // final by now: that is written down with the id.
-                    let states: Vec<String> = sqlx::query_scalar(sql(format!(
+                    let states: Vec<(String, i64)> = sqlx::query_as(sql(format!(
                         "UPDATE messages SET sms_id = f.sms_id, id_source = 'list',
                             state = CASE f.status WHEN 1 THEN 'sent' WHEN 2 THEN 'failed' ELSE 'accepted' END,
                             gateway_status = CASE f.status WHEN 1 THEN 'sent' WHEN 2 THEN 'failed' ELSE 'pending' END,
@@ -215,19 +240,25 @@ impl Ledger {
                          FROM ({}) AS f
                          WHERE messages.id = f.id AND messages.sms_id IS NULL
                            AND messages.state IN ('unknown', 'held', 'accepted')
-                         RETURNING messages.state",
+                         RETURNING messages.state, {DUE}",
                         found_rows(dialect)
                     )))
                     .bind(found)
                     .bind(ms(now))
-                    .bind(ask_at.map(ms))
+                    .bind(ms(ask_at.unwrap_or(now + ASKED_AFTER)))
                     .fetch_all(&mut *tx)
                     .await
                     .during(operation)?;
-                    let pending = states.iter().filter(|state| *state == "accepted").count() as u64;
-                    applied.pending += pending;
-                    applied.finals += states.len() as u64 - pending;
+                    for (state, due) in states {
+                        match state.as_str() {
+                            "sent" => ended.push((Delivery::Sent, due)),
+                            "failed" => ended.push((Delivery::Failed, due)),
+                            _ => applied.pending += 1,
+                        }
+                    }
                 }
+                // Rows of a restored ledger have their id since a moment ago; their status is learned as that of the others.
+                let known: HashMap<SmsId, RowId> = known.into_iter().chain(restored).collect();
                 for (delivery, state) in [(Delivery::Sent, "sent"), (Delivery::Failed, "failed")] {
                     let ids: Vec<i64> = known
                         .iter()
@@ -237,11 +268,11 @@ impl Ledger {
                     if ids.is_empty() {
                         continue;
                     }
-                    let due: Vec<Option<i64>> = sqlx::query_scalar(sql(format!(
+                    let due: Vec<i64> = sqlx::query_scalar(sql(format!(
                         "UPDATE messages SET state = $2, gateway_status = $2, reason = $4, checked_at = $3,
                             final_at = $3, check_at = NULL, updated_at = $3
                          WHERE id IN {} AND state = 'accepted'
-                         RETURNING CASE WHEN scheduled_for > queued_at THEN scheduled_for ELSE queued_at END",
+                         RETURNING {DUE}",
                         dialect.ids(1)
                     )))
                     .bind(json_ids(ids))
@@ -251,8 +282,7 @@ impl Ledger {
                     .fetch_all(&mut *tx)
                     .await
                     .during(operation)?;
-                    applied.finals += due.len() as u64;
-                    ended.extend(due.into_iter().map(|due| (delivery, due.unwrap_or(ms(now)))));
+                    ended.extend(due.into_iter().map(|due| (delivery, due)));
                 }
                 let pending: Vec<i64> = known
                     .iter()
@@ -311,6 +341,7 @@ impl Ledger {
                 }
                 applied
             });
+            applied.finals += ended.len() as u64;
             for (delivery, due) in ended {
                 telemetry::rows_became(if delivery == Delivery::Sent { "sent" } else { "failed" }, 1);
                 if delivery == Delivery::Sent {
@@ -320,7 +351,6 @@ impl Ledger {
             telemetry::rows_became("accepted", some.found);
             applied.found += some.found;
             applied.pending += some.pending;
-            applied.finals += some.finals;
             applied.unexplained += some.unexplained;
         }
         Ok(applied)

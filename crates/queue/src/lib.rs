@@ -6,7 +6,10 @@
 //! Deliberately not here: retries (the ledger owns them) and what to send next (the feeder decides).
 
 mod in_process;
+mod mark;
 mod redis_queue;
+
+pub use mark::{Mark, MarkError};
 
 use campaign::{CampaignId, ChunkId};
 use serde::{Deserialize, Serialize};
@@ -86,6 +89,14 @@ impl Queue {
     /// The same queue for a loop whose pulse this is: it beats whenever the queue is looked at.
     pub fn with_pulse(&self, pulse: Pulse) -> Self {
         Self(self.0.clone(), pulse)
+    }
+
+    /// Where it is remembered how far the sending has come: on Redis, or for a queue within this process in this file.
+    pub fn mark(&self, file: Option<std::path::PathBuf>) -> Mark {
+        match &self.0 {
+            Kind::InProcess(_) => file.map_or_else(Mark::nowhere, Mark::in_file),
+            Kind::Redis(queue) => Mark::on_redis(queue.connection(), queue.name()),
+        }
     }
 
     /// Whether the queue can be used now.

@@ -67,6 +67,10 @@ impl RedisQueue {
         self.connection.clone()
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     fn storage(&self) -> RedisStorage<Job> {
         let config = Config::default()
             .queue(self.name.as_str())

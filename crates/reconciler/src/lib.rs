@@ -9,6 +9,7 @@ mod audit;
 mod detail;
 mod inbound;
 mod odd;
+mod quarantine;
 mod reading;
 mod sweeps;
 
@@ -158,7 +159,11 @@ impl Reconciler {
         // request may still be in flight for as long as it may last.
         let send_limit = if self.ledger.is_embedded() { SignedDuration::ZERO } else { self.settings.send_limit };
         self.ledger.sweep_owners(self.settings.lease, send_limit, now).await?;
-        let statuses = self.learn_statuses().await;
+        let statuses = match self.ledger.quarantine().await? {
+            // The list shows what the ledger does not know yet: it would be no one's.
+            Some(quarantine) => self.read_back(&quarantine, owner.id()).await,
+            None => self.learn_statuses().await,
+        };
         // A list that is refused for one sender must not keep opt-outs from being read.
         let inbound = self.read_inbound().await;
         let more = statuses?;

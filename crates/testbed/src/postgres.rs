@@ -52,6 +52,22 @@ impl Database {
         format!("{}/{}", self.server, self.name)
     }
 
+    /// A database like this one as it is now: what restoring a backup makes.
+    pub fn copy(&self) -> Self {
+        let copy = Self::create(self.server.clone(), self._own.clone());
+        let mut dump = Command::new(installed("pg_dump"));
+        let dumped = dump.args(["--no-owner", "--dbname", &self.url()]).output().expect("pg_dump can be run");
+        assert!(dumped.status.success(), "pg_dump: {}", String::from_utf8_lossy(&dumped.stderr));
+        let file = tempfile::NamedTempFile::new().expect("temporary files can be made");
+        fs::write(file.path(), dumped.stdout).expect("temporary files can be written");
+        let mut psql = Command::new(installed("psql"));
+        psql.args(["--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", "--dbname", &copy.url(), "--file"])
+            .arg(file.path());
+        let restored = psql.output().expect("psql can be run");
+        assert!(restored.status.success(), "restoring: {}", String::from_utf8_lossy(&restored.stderr));
+        copy
+    }
+
     fn create(server: String, own: Option<Arc<Postgres>>) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         // One server, many processes, and each may have been here before.

@@ -304,3 +304,21 @@ fn no_source_file_is_too_long_to_be_read() {
     let long: Vec<_> = lines.filter(|(lines, _)| *lines > LINES_MAX).collect();
     assert!(long.is_empty(), "over {LINES_MAX} lines: {long:#?}");
 }
+
+/// Migrations expand before they contract: programs of the version before go on while a new one is rolled out.
+#[test]
+fn a_migration_that_takes_something_away_says_which_programs_still_work() {
+    const TAKES_AWAY: [&str; 6] = ["DROP TABLE", "DROP COLUMN", "DROP VIEW", "RENAME ", "SET NOT NULL", "ALTER COLUMN"];
+    let mut looked_at = 0;
+    for database in ["sqlite", "postgres"] {
+        for migration in fs::read_dir(root().join("migrations").join(database)).unwrap() {
+            let path = migration.unwrap().path();
+            let sql = fs::read_to_string(&path).unwrap().to_uppercase();
+            let takes_away = TAKES_AWAY.iter().find(|words| sql.contains(*words));
+            let says = sql.contains("UPDATE SCHEMA_FLOOR SET OLDEST");
+            assert!(takes_away.is_none() || says, "{}: {takes_away:?} and no schema_floor", path.display());
+            looked_at += 1;
+        }
+    }
+    assert!(looked_at >= 2);
+}

@@ -6,13 +6,17 @@
 //!
 //! Deliberately not here: what happens to an unknown outcome (`reconciler`) and what is sent next (`ingest::feeder`).
 
+mod restored;
+
+pub use restored::{Unmarked, quarantine_if_behind};
+
 use campaign::{ChunkId, Outcome, budget::CallClass, outcome::Blame};
 use gateway::{CallError, CallErrorKind, Gateway};
 use jiff::SignedDuration;
 #[cfg(feature = "simulated")]
 use ledger::simulated::SystemTime;
 use ledger::{Claim, ClaimedBatch, Ledger, OwnerGuard, Recorded, RetryPolicy, SendingBatch, Start, Unsent, chain};
-use queue::{Job, Queue};
+use queue::{Job, Mark, Queue};
 #[cfg(not(feature = "simulated"))]
 use std::time::SystemTime;
 use std::{sync::Arc, time::Duration};
@@ -61,6 +65,8 @@ pub struct Worker {
     pub gateway: Gateway,
     /// How.
     pub settings: Settings,
+    /// How far the sending has come, remembered outside of the ledger.
+    pub mark: Mark,
     /// Told when a chunk is finished, so that the feeder need not wait for its time.
     pub finished: Arc<Notify>,
 }
@@ -168,6 +174,18 @@ impl Worker {
                 return;
             }
         };
+        match quarantine_if_behind(&self.ledger, &self.mark, sending.nth_begun()).await {
+            Ok(false) => {}
+            Ok(true) => {
+                self.take_back(unsent, "the ledger was restored").await;
+                return;
+            }
+            Err(error) => {
+                tracing::warn!(attempt.id = %attempt, error = %chain(&error), "could not mark what is sent; it is not sent");
+                self.take_back(unsent, "the mark of what is sent could not be raised").await;
+                return;
+            }
+        }
         // The monotonic clock stands still while the machine sleeps, the wall clock may be set: either is reason enough.
         if marked.elapsed() > START_WITHIN || wall.elapsed().is_ok_and(|passed| passed > START_WITHIN) {
             self.take_back(unsent, "it took too long to begin").await;

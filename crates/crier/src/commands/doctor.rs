@@ -168,6 +168,9 @@ async fn ask(ledger: &Ledger, gateway: &Gateway, findings: &mut Findings) {
 
 /// What the ledger itself tells.
 async fn contents(ledger: &Ledger, findings: &mut Findings) -> anyhow::Result<()> {
+    if let Some(quarantine) = ledger.quarantine().await? {
+        findings.look("quarantine", format!("nothing is sent: {}; crier quarantine", quarantine.why));
+    }
     let trouble = ledger.trouble().await?;
     match trouble.token {
         Some(words) if trouble.token_refused => {

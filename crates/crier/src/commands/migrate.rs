@@ -18,6 +18,7 @@ pub(crate) async fn run(setup: &Setup, _args: &Args) -> anyhow::Result<Done> {
     let (said, done) = match before {
         Schema::Behind => ("migrated", Done::Well),
         Schema::Current => ("up to date already", Done::Well),
+        Schema::Newer => ("on a newer schema already, with which this crier works", Done::Well),
         Schema::Ahead => ("on a newer schema than this crier knows; update this crier", Done::Dependency),
     };
     if setup.json {

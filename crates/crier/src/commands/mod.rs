@@ -16,6 +16,7 @@ pub(crate) mod migrate;
 pub(crate) mod pause;
 pub(crate) mod plan;
 pub(crate) mod purge;
+pub(crate) mod quarantine;
 pub(crate) mod reconciler;
 pub(crate) mod reschedule;
 pub(crate) mod resolve;

@@ -19,6 +19,8 @@ pub struct Gauges {
     pub held: u64,
     /// Listed texts that nothing explains.
     pub unexplained: u64,
+    /// The ledger is in quarantine.
+    pub quarantined: bool,
     /// Running processes by kind.
     pub processes: Vec<(String, u64)>,
     /// When the access token was got and when it ends.
@@ -53,8 +55,9 @@ impl Ledger {
                 .during(operation)?;
             let attempts: Vec<(String, i64, i64, Option<i64>)> =
                 sqlx::query_as(ATTEMPTS).fetch_all(&mut *conn).await.during(operation)?;
-            let (held, unexplained): (i64, i64) = sqlx::query_as(
-                "SELECT (SELECT count(*) FROM messages WHERE state = 'held'), (SELECT count(*) FROM unexplained)",
+            let (held, unexplained, quarantined): (i64, i64, i64) = sqlx::query_as(
+                "SELECT (SELECT count(*) FROM messages WHERE state = 'held'), (SELECT count(*) FROM unexplained),
+                        (SELECT count(*) FROM quarantine WHERE since IS NOT NULL)",
             )
             .fetch_one(&mut *conn)
             .await
@@ -78,6 +81,7 @@ impl Ledger {
                 held: held.unsigned_abs(),
                 unexplained: unexplained.unsigned_abs(),
                 processes: processes.into_iter().map(|(kind, n)| (kind, n.unsigned_abs())).collect(),
+                quarantined: quarantined > 0,
                 token: None,
                 token_trouble: false,
             }

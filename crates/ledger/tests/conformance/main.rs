@@ -15,6 +15,7 @@ mod opting_out;
 mod overlapping;
 mod owning;
 mod purging;
+mod quarantining;
 mod races;
 mod recording;
 mod replying;

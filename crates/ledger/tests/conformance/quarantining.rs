@@ -1,0 +1,92 @@
+//! A ledger that was restored: nothing leaves it, and what the list shows of its queued rows was sent.
+
+use crate::{
+    Bench, SHOP, at,
+    bench::{REPLAY_AFTER, listed, sender},
+    on_both,
+};
+use jiff::SignedDuration;
+use ledger::{Applied, Claim, Delivery, ListedText, Start};
+
+on_both! {
+    nothing_is_fed_claimed_or_begun_in_quarantine
+    texts_of_the_gap_are_those_of_queued_rows_and_a_row_that_can_not_be_told_apart_is_held
+    a_quarantine_goes_back_to_the_last_sign_of_life_of_a_sender
+}
+
+async fn begin(bench: &Bench, second: i64) -> bool {
+    let began = bench.ledger.begin_quarantine("ann", "the disk was lost", Some(at(0)), at(second)).await.unwrap();
+    bench.stepped(second).await;
+    began
+}
+
+async fn nothing_is_fed_claimed_or_begun_in_quarantine(bench: &Bench) {
+    let (one, two) = (bench.campaign("one", &[1]).await, bench.campaign("two", &[2]).await);
+    let mut batches = bench.batches(one.chunk(), 1).await;
+    assert!(bench.feed(two.chunk(), 1).await);
+    let before = bench.ledger.identity().await.unwrap();
+    assert!(begin(bench, 2).await);
+    assert!(!begin(bench, 3).await, "the first counts");
+
+    assert!(matches!(bench.start(batches.remove(0), 3).await, Start::TakenBack));
+    bench.finish(one.chunk(), 3).await;
+    assert!(matches!(bench.claim(two.chunk(), 3).await, Claim::Paused));
+    let backlog = bench.ledger.backlog(64, REPLAY_AFTER, at(100)).await.unwrap();
+    assert!(backlog.waiting.is_empty() && backlog.lost.is_empty());
+    assert_eq!((bench.states(&one).await, bench.states(&two).await), ("queued".into(), "queued".into()));
+
+    assert!(bench.ledger.end_quarantine("reconciler", "read back", at(101)).await.unwrap());
+    assert!(!bench.ledger.end_quarantine("reconciler", "read back", at(101)).await.unwrap());
+    let after = bench.ledger.identity().await.unwrap();
+    assert_ne!(after.name, before.name, "its backups are another ledger now");
+    bench.sending(one.chunk(), 102).await;
+    bench.sending(two.chunk(), 102).await;
+    assert_eq!(bench.ledger.identity().await.unwrap().begun, before.begun + 2);
+}
+
+async fn apply(bench: &Bench, texts: &[ListedText], second: i64) -> Applied {
+    let (sender, owner) = (sender(SHOP), bench.owner.id());
+    let applied = bench.ledger.apply_restored(&sender, texts, SignedDuration::ZERO, owner, at(second)).await.unwrap();
+    // Queued, accepted and sent in one commit.
+    bench.forget_states();
+    bench.stepped(second).await;
+    applied
+}
+
+async fn texts_of_the_gap_are_those_of_queued_rows_and_a_row_that_can_not_be_told_apart_is_held(bench: &Bench) {
+    let (one, two) = (bench.campaign("one", &[1, 2, 3]).await, bench.campaign("two", &[1, 2]).await);
+    begin(bench, 600).await;
+    let gap = [
+        listed(11, 1, "hello", 3, Some(Delivery::Sent)),
+        listed(12, 2, "hello", 3, Some(Delivery::Pending)),
+        listed(13, 2, "hello", 4, Some(Delivery::Failed)),
+        listed(14, 3, "other words", 4, Some(Delivery::Sent)),
+    ];
+    assert_eq!(apply(bench, &gap, 601).await, Applied { found: 3, pending: 1, finals: 2, unexplained: 1 });
+    assert_eq!(bench.states(&one).await, "sent accepted queued");
+    assert_eq!(bench.states(&two).await, "held failed");
+    assert!(bench.reason(&two, 0).await.contains("the ledger was restored"));
+    let again = Applied { pending: 1, ..Applied::default() };
+    assert_eq!(apply(bench, &gap, 602).await, again, "ids are claimed once");
+    // It is listed late: then it was sent, too.
+    assert_eq!(apply(bench, &[listed(15, 1, "hello", 5, Some(Delivery::Sent))], 603).await.found, 1);
+    assert_eq!(bench.states(&two).await, "sent failed");
+
+    bench.ledger.end_quarantine("reconciler", "read back", at(700)).await.unwrap();
+    let batches = bench.batches(one.chunk(), 701).await;
+    assert_eq!(batches.iter().map(|batch| batch.destinations.len()).sum::<usize>(), 1, "only who was not texted");
+    for check in bench.ledger.verify().await.unwrap() {
+        assert!(check.holds, "{check:?}");
+    }
+}
+
+async fn a_quarantine_goes_back_to_the_last_sign_of_life_of_a_sender(bench: &Bench) {
+    let worker = bench.ledger.register_owner("worker", "here", std::process::id(), at(1000)).await.unwrap();
+    worker.beat(at(2000)).await.unwrap();
+    // Who does not send says nothing about when the backup was made.
+    bench.owner.beat(at(5000)).await.unwrap();
+    assert_eq!(bench.ledger.last_sign_of_life().await.unwrap(), Some(at(2000)));
+    assert!(bench.ledger.begin_quarantine("worker", "it was restored", None, at(6000)).await.unwrap());
+    let quarantine = bench.ledger.quarantine().await.unwrap().unwrap();
+    assert!(quarantine.since <= at(2000) && quarantine.since > at(1000), "{quarantine:?}");
+}
