@@ -2,7 +2,7 @@
 
 use super::{DEADLINE, Finished, Process, Sandbox};
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -12,13 +12,14 @@ use std::{
 pub(crate) struct Crier {
     dir: PathBuf,
     settings: Vec<(String, String)>,
-    crash_at: Option<String>,
+    /// What the environment holds besides.
+    environment: Vec<(String, OsString)>,
 }
 
 impl Crier {
     /// Without any settings; runs in `dir`, which is its home too.
     pub(crate) fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned(), settings: Vec::new(), crash_at: None }
+        Self { dir: dir.to_owned(), settings: Vec::new(), environment: Vec::new() }
     }
 
     /// `CRIER_{key}={value}`, over an earlier one.
@@ -29,8 +30,13 @@ impl Crier {
     }
 
     /// Ends at this point as `kill -9` would end it (see `crates/crash`).
-    pub(crate) fn crash_at(mut self, point: &str) -> Self {
-        self.crash_at = Some(point.to_owned());
+    pub(crate) fn crash_at(self, point: &str) -> Self {
+        self.env("CRASH_AT", point)
+    }
+
+    /// A variable that is no setting, as a service manager sets it.
+    pub(crate) fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.environment.push((name.to_owned(), value.into()));
         self
     }
 
@@ -85,7 +91,7 @@ impl Crier {
         command.current_dir(&self.dir).env_clear().env("HOME", &self.dir).env("NO_COLOR", "1");
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.envs(self.settings.iter().map(|(key, value)| (format!("CRIER_{key}"), value)));
-        command.envs(self.crash_at.iter().map(|point| ("CRASH_AT", point)));
+        command.envs(self.environment.iter().cloned());
         command
     }
 }

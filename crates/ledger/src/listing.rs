@@ -16,7 +16,10 @@ use campaign::{
     matching::{Listed, Open, match_listed},
 };
 use jiff::{SignedDuration, Timestamp};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    time::Duration,
+};
 
 mod decided;
 
@@ -115,6 +118,7 @@ impl Ledger {
         let operation = "apply a reading of the gateway's list";
         let mut applied = Applied::default();
         for listed in listed.chunks(2_000) {
+            let mut ended = Vec::new();
             let some = write_tx!(self, operation, |tx, dialect| {
                 let known: Vec<(i64, i64)> =
                     sqlx::query_as(sql(format!("SELECT sms_id, id FROM messages WHERE sms_id IN {}", dialect.ids(1))))
@@ -202,20 +206,22 @@ impl Ledger {
                     if ids.is_empty() {
                         continue;
                     }
-                    applied.finals += sqlx::query(sql(format!(
+                    let due: Vec<Option<i64>> = sqlx::query_scalar(sql(format!(
                         "UPDATE messages SET state = $2, gateway_status = $2, reason = $4, checked_at = $3,
                             final_at = $3, check_at = NULL, updated_at = $3
-                         WHERE id IN {} AND state = 'accepted'",
+                         WHERE id IN {} AND state = 'accepted'
+                         RETURNING CASE WHEN scheduled_for > queued_at THEN scheduled_for ELSE queued_at END",
                         dialect.ids(1)
                     )))
                     .bind(json_ids(ids))
                     .bind(state)
                     .bind(ms(now))
                     .bind((delivery == Delivery::Failed).then_some("the gateway reports that it could not be sent"))
-                    .execute(&mut *tx)
+                    .fetch_all(&mut *tx)
                     .await
-                    .during(operation)?
-                    .rows_affected();
+                    .during(operation)?;
+                    applied.finals += due.len() as u64;
+                    ended.extend(due.into_iter().map(|due| (delivery, due.unwrap_or(ms(now)))));
                 }
                 let pending: Vec<i64> = ours
                     .iter()
@@ -274,6 +280,13 @@ impl Ledger {
                 }
                 applied
             });
+            for (delivery, due) in ended {
+                telemetry::rows_became(if delivery == Delivery::Sent { "sent" } else { "failed" }, 1);
+                if delivery == Delivery::Sent {
+                    telemetry::row_sent_after(Duration::from_millis((ms(now) - due).max(0).unsigned_abs()));
+                }
+            }
+            telemetry::rows_became("accepted", some.found);
             applied.found += some.found;
             applied.pending += some.pending;
             applied.finals += some.finals;

@@ -10,18 +10,19 @@ use std::{
 };
 
 /// Which crates of ours a crate may use. The three stages meet in the binary only.
-const EDGES: [(&str, &[&str]); 11] = [
+const EDGES: [(&str, &[&str]); 12] = [
     ("campaign", &[]),
     ("crash", &[]),
-    ("crier", &["campaign", "gateway", "ingest", "ledger", "queue", "reconciler", "sandbox", "worker"]),
-    ("gateway", &["campaign", "crash", "ledger"]),
-    ("ingest", &["campaign", "crash", "ledger", "queue"]),
-    ("ledger", &["campaign", "crash"]),
-    ("queue", &["campaign"]),
-    ("reconciler", &["campaign", "gateway", "ledger", "queue"]),
+    ("crier", &["campaign", "gateway", "ingest", "ledger", "queue", "reconciler", "sandbox", "telemetry", "worker"]),
+    ("gateway", &["campaign", "crash", "ledger", "telemetry"]),
+    ("ingest", &["campaign", "crash", "ledger", "queue", "telemetry"]),
+    ("ledger", &["campaign", "crash", "telemetry"]),
+    ("queue", &["campaign", "telemetry"]),
+    ("reconciler", &["campaign", "gateway", "ledger", "queue", "telemetry"]),
     ("sandbox", &["campaign", "gateway"]),
+    ("telemetry", &[]),
     ("testbed", &[]),
-    ("worker", &["campaign", "gateway", "ledger", "queue"]),
+    ("worker", &["campaign", "gateway", "ledger", "queue", "telemetry"]),
 ];
 
 const TOP: [&str; 11] = [
