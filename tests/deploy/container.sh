@@ -57,6 +57,7 @@ recipe_is_current() {
     wanted=$(sed -n 's/^rust-version *= *"\(.*\)"/\1/p' Cargo.toml)
     grep "^FROM rust:$wanted-bookworm AS chef" deploy/Dockerfile || { echo "not Rust $wanted"; return 1; }
     grep '"/usr/bin/crier", "doctor", "--live"' deploy/Dockerfile
+    "$CRIER_BIN" doctor --help | grep -e '--live' || { echo "crier doctor has no --live"; return 1; }
 }
 
 if [ -n "$light" ]; then

@@ -48,8 +48,10 @@ else
     for name in "${rendered[@]}"; do
         check "$name is rendered" render "$name"
         check "$name fits the schemas" fits_the_schemas "$work/$name.yaml"
+        check "$name does what crier needs" "$light/python" tests/deploy/manifests.py "$CRIER_BIN" "$work/$name.yaml"
     done
     check "a misspelt field is found" misspelt_is_found
+    check "what breaks the rules is found" "$light/python" tests/deploy/manifests.py --broken "$CRIER_BIN" "$work/base.yaml"
     if [ -n "$checkov" ]; then
         check "checkov finds nothing in example" good_practice "$work/example.yaml"
         check "checkov finds a privilege" privileged_is_found

@@ -181,3 +181,5 @@ misspelt_setting_is_found() {
     sed 's/^# concurrency/# concurency/' deploy/systemd/crier.toml >"$work/misspelt.toml"
     ! settings_are_read "$work/misspelt.toml"
 }
+check "crier reads the settings of each unit" settings_are_read deploy/systemd/crier.toml
+check "a misspelt setting is found" misspelt_setting_is_found

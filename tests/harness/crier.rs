@@ -2,7 +2,7 @@
 
 use super::{DEADLINE, Finished, Process, Sandbox};
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -12,18 +12,26 @@ use std::{
 pub(crate) struct Crier {
     dir: PathBuf,
     settings: Vec<(String, String)>,
+    /// What the environment holds besides.
+    environment: Vec<(String, OsString)>,
 }
 
 impl Crier {
     /// Without any settings; runs in `dir`, which is its home too.
     pub(crate) fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned(), settings: Vec::new() }
+        Self { dir: dir.to_owned(), settings: Vec::new(), environment: Vec::new() }
     }
 
     /// `CRIER_{key}={value}`, over an earlier one.
     pub(crate) fn set(mut self, key: &str, value: &str) -> Self {
         self.settings.retain(|(set, _)| set != key);
         self.settings.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// A variable that is no setting, as a service manager sets it.
+    pub(crate) fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.environment.push((name.to_owned(), value.into()));
         self
     }
 
@@ -78,6 +86,7 @@ impl Crier {
         command.current_dir(&self.dir).env_clear().env("HOME", &self.dir).env("NO_COLOR", "1");
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.envs(self.settings.iter().map(|(key, value)| (format!("CRIER_{key}"), value)));
+        command.envs(self.environment.iter().cloned());
         command
     }
 }

@@ -7,6 +7,7 @@ mod mailing;
 mod oracle;
 mod production;
 mod sandbox;
+mod service;
 mod spy;
 
 pub(crate) use crier::Crier;
@@ -14,6 +15,7 @@ pub(crate) use mailing::Mailing;
 pub(crate) use oracle::{Account, account};
 pub(crate) use production::Production;
 pub(crate) use sandbox::Sandbox;
+pub(crate) use service::{Notified, Service};
 pub(crate) use spy::Spy;
 pub(crate) use testbed::{Database, Finished, Postgres, Process, Redis, Signal, database, eventually};
 
@@ -72,6 +74,7 @@ impl Place {
             .set("GATEWAY__CONNECT_TIMEOUT", "2s")
             .set("GATEWAY__READ_TIMEOUT", "10s")
             .set("GATEWAY__SEND_TIMEOUT", "5s")
+            .set("METRICS__LISTEN", "off")
             .set("RECONCILE__SETTLE", "2s")
             .set("RECONCILE__FIRST_LOOK", "1s")
     }

@@ -7,6 +7,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod alerts;
 mod answers;
 mod bad_input;
 mod canary;
@@ -16,6 +17,7 @@ mod embedded;
 mod first_steps;
 mod frugal;
 mod launching;
+mod operating;
 mod people;
 mod production;
 mod steering;

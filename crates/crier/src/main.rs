@@ -7,11 +7,14 @@ mod cli;
 mod commands;
 mod config;
 mod exit;
+mod health;
 mod output;
 mod progress;
+mod serving;
 mod setup;
 mod stages;
 mod stop;
+mod supervisor;
 mod telemetry;
 
 use crate::{
@@ -54,7 +57,9 @@ async fn start(cli: Cli) -> anyhow::Result<Done> {
     let set = merged.is_set("log.filter");
     telemetry::start(&settings.log, if set { &settings.log.filter } else { cli.command.usual_filter() });
     let who = cli.who.map_or_else(setup::system_user, |name| format!("{name} ({})", setup::system_user()));
-    let setup = Setup { settings, merged, json: cli.json, who, stopper: stop::Stopper::listen()? };
+    let stopper = stop::Stopper::listen()?;
+    let health = health::Health::new(stopper.asked.clone(), settings.metrics.stuck_after);
+    let setup = Setup { settings, merged, json: cli.json, who, stopper, health };
     match cli.command {
         Command::Run(args) => commands::run::run(setup, args).await,
         Command::Check(args) => commands::check::run(&setup, args).await,

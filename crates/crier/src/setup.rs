@@ -3,7 +3,10 @@
 use crate::{
     config::{Merged, QueueUrl, Settings, masked_url},
     exit::{self, Done, Stop},
+    health::Health,
+    serving,
     stop::Stopper,
+    supervisor,
 };
 use gateway::{Budget, CallError, CallErrorKind, Gateway};
 use ledger::{Ledger, OwnerGuard, Schema};
@@ -20,6 +23,7 @@ pub(crate) struct Setup {
     /// Who runs the command, for the record.
     pub(crate) who: String,
     pub(crate) stopper: Stopper,
+    pub(crate) health: Health,
 }
 
 impl Setup {
@@ -157,17 +161,30 @@ impl Setup {
         Ok(ledger.register_owner(kind, &host(), std::process::id(), ledger.now()).await?)
     }
 
+    /// Tells from now on how this service is: over HTTP, and to systemd.
+    pub(crate) async fn be_a_service(&self) -> anyhow::Result<()> {
+        serving::start(&self.settings.metrics, &self.health).await?;
+        supervisor::start(&self.health);
+        Ok(())
+    }
+
     /// Makes something of a service: tries till it can be had, saying what is in the way; `None` when asked to stop
     /// meanwhile. Only what is down is waited for.
     pub(crate) async fn when_up<T>(&self, make: impl AsyncFn() -> anyhow::Result<T>) -> anyhow::Result<Option<T>> {
         let mut waits = waits();
+        let turns = self.health.watch_loop("start");
         loop {
+            turns.beat();
             let error = match make().await {
-                Ok(made) => return Ok(Some(made)),
+                Ok(made) => {
+                    self.health.waits_for(None);
+                    return Ok(Some(made));
+                }
                 Err(error) if exit::kind(&error) == Done::Dependency && !exit::is_final(&error) => error,
                 Err(error) => return Err(error),
             };
             let wait = waits.next().unwrap_or(LONGEST_WAIT);
+            self.health.waits_for(Some(exit::line(&error)));
             tracing::warn!("{} Trying again in {}.", exit::line(&error), humantime::format_duration(wait));
             if self.pause(wait).await.is_break() {
                 return Ok(None);

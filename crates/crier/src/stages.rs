@@ -3,6 +3,7 @@
 use crate::{
     commands::{file, purge},
     exit::{self, Done, Stop},
+    health::{Health, Watched},
     setup::{PATIENTLY, Setup},
 };
 use campaign::{OwnerId, resolve::OnAbsent};
@@ -40,6 +41,7 @@ pub(crate) struct Stages {
     stop: CancellationToken,
     ledger: Ledger,
     owner: Arc<OwnerGuard>,
+    health: Health,
     wake: Arc<Notify>,
 }
 
@@ -64,6 +66,8 @@ impl Stages {
             let (ledger, gateway, queue) = (parts.ledger.clone(), parts.gateway.clone(), parts.queue.clone());
             match stage {
                 Stage::Worker => {
+                    let pulse = setup.health.watch_loop("worker");
+                    let (gateway, queue) = (gateway.with_pulse(pulse.clone()), queue.with_pulse(pulse));
                     let (settings, finished) = (worker_settings(setup), started.wake());
                     let worker = Worker { ledger, gateway, settings, finished };
                     started.beside("worker", async move |stop| {
@@ -78,6 +82,7 @@ impl Stages {
                         purge::daily(to_purge, kept, stop).await;
                         Ok(())
                     });
+                    let gateway = gateway.with_pulse(setup.health.watch_loop("reconciler"));
                     let reconciler = Reconciler::new(ledger, gateway, reconciler_settings(setup));
                     started.beside("reconciler", async move |stop| {
                         reconciler.run(&owner, stop).await;
@@ -91,14 +96,17 @@ impl Stages {
 
     /// Starts a feeder alone: it tops the queue up from the ledger, and any process that has both may run one.
     pub(crate) async fn feeding(setup: &Setup, ledger: &Ledger, queue: &Queue, kind: &str) -> anyhow::Result<Self> {
-        let feeder = Feeder::new(ledger.clone(), queue.clone());
+        let mut feeder = Feeder::new(ledger.clone(), queue.clone());
         let mut started = Self {
             running: JoinSet::new(),
             stop: setup.stopper.asked.child_token(),
             ledger: ledger.clone(),
             owner: Arc::new(setup.owner(ledger, kind).await?),
+            health: setup.health.clone(),
             wake: Arc::clone(&feeder.wake),
         };
+        setup.health.forget_loops();
+        feeder.pulse = setup.health.watch_loop("feeder");
         started.beside("feeder", async move |stop| {
             feeder.run(stop).await;
             Ok(())
@@ -149,7 +157,9 @@ impl Stages {
     pub(crate) async fn until(mut self, every: Duration, mut look: impl AsyncFnMut() -> bool) -> anyhow::Result<End> {
         let (mut failed, mut end) = (None, End::Asked);
         let mut beat = tokio::time::interval(BEAT_EVERY);
+        let turns = self.health.watch_loop("process");
         loop {
+            turns.beat();
             tokio::select! {
                 ended = self.running.join_next() => {
                     let Some(ended) = ended else { break };
@@ -180,6 +190,7 @@ impl Stages {
                 }
             }
         }
+        self.health.forget_loops();
         // A ledger that is down learns of the end by the lock that goes with the process.
         if let Ok(owner) = Arc::try_unwrap(self.owner) {
             _ = owner.end(self.ledger.now()).await;
@@ -225,6 +236,8 @@ pub(crate) async fn parts_when_up(setup: &Setup, kind: &str) -> anyhow::Result<O
     let Some(ledger) = setup.when_up(async || setup.ledger().await).await? else { return Ok(None) };
     let Some(queue) = setup.when_up(async || setup.queue().await).await? else { return Ok(None) };
     let gateway = setup.gateway(&ledger, setup.budget(&queue), kind, PATIENTLY)?;
+    let watched = Watched { ledger: ledger.clone(), queue: queue.clone(), gateway: Some(gateway.clone()) };
+    setup.health.stands_on(watched);
     Ok(Some(Parts { ledger, queue, gateway }))
 }
 
@@ -232,6 +245,7 @@ pub(crate) async fn parts_when_up(setup: &Setup, kind: &str) -> anyhow::Result<O
 /// `drain`, when nothing is left to do.
 pub(crate) async fn serve(setup: &Setup, kind: &str, stages: &[Stage], drain: bool) -> anyhow::Result<Done> {
     setup.settings.gateway.credentials()?;
+    setup.be_a_service().await?;
     let Some(parts) = parts_when_up(setup, kind).await? else { return Ok(setup.stopper.done()) };
     loop {
         let started = setup.when_up(async || Stages::start(setup, &parts, kind, stages).await).await?;

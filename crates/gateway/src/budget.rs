@@ -81,6 +81,39 @@ impl Budget {
         let _noted = self.ask(request, None).await;
     }
 
+    /// Calls that may still be made in the current window, and those that a whole one allows; `None` while Redis can't be
+    /// asked.
+    pub async fn left(&self) -> Option<(u64, u64)> {
+        let (state, now) = match &self.place {
+            Place::InProcess { state, began } => {
+                let now = i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX / 4) + 1;
+                (*state.lock().unwrap_or_else(PoisonError::into_inner), now)
+            }
+            Place::Shared { connection, key, .. } => {
+                let mut connection = connection.clone();
+                let mut asked = redis::pipe();
+                const FIELDS: [&str; 7] =
+                    ["ends", "closes", "granted", "carried", "allowed", "named_limit", "stopped_until"];
+                asked.cmd("TIME").cmd("HMGET").arg(&**key).arg(&FIELDS);
+                let asked = asked.query_async::<((i64, i64), Vec<Option<i64>>)>(&mut connection);
+                let ((secs, micros), found) = tokio::time::timeout(REDIS_TIMEOUT, asked).await.ok()?.ok()?;
+                let field = |at: usize| found.get(at).copied().flatten().unwrap_or(0);
+                let state = State {
+                    ends: field(0),
+                    closes: field(1),
+                    granted: field(2),
+                    carried: field(3),
+                    allowed: field(4),
+                    named_limit: field(5),
+                    stopped_until: field(6),
+                    ..State::default()
+                };
+                (state, secs * 1000 + micros / 1000)
+            }
+        };
+        Some(left(self.limits, &state, now))
+    }
+
     /// Length of a window.
     pub(crate) fn window(&self) -> Duration {
         Duration::from_millis(u64::try_from(self.limits.window_ms).unwrap_or(0))
@@ -135,6 +168,21 @@ impl Budget {
             }
         }
     }
+}
+
+fn left(limits: Limits, state: &State, now: i64) -> (u64, u64) {
+    let named = Some(state.named_limit).filter(|named| *named > 0).unwrap_or(i64::MAX);
+    let limit = i64::from(limits.limit).min(named);
+    let left = if now < state.stopped_until {
+        0
+    } else if now >= state.ends {
+        limit
+    } else if now >= state.closes {
+        0
+    } else {
+        state.allowed - state.granted - state.carried
+    };
+    (left.max(0).unsigned_abs(), limit.max(0).unsigned_abs())
 }
 
 /// What an answer said about the limit.

@@ -18,6 +18,7 @@ use jiff::{SignedDuration, Timestamp};
 use ledger::Ledger;
 use serde::de::DeserializeOwned;
 use std::{fmt, sync::Arc, time::Duration};
+use telemetry::Pulse;
 use tokio::time::Instant;
 
 /// A wait for the budget this long may have outlived the token.
@@ -36,6 +37,7 @@ pub struct Gateway {
     tokens: Arc<Tokens>,
     budget: Budget,
     settings: Settings,
+    pulse: Pulse,
 }
 
 /// One call's worth of budget, and the token to make it with.
@@ -131,7 +133,27 @@ impl Gateway {
         }
         let http = Arc::new(Http::new(&settings, ledger.clone())?);
         let tokens = Tokens::new(settings.clone(), ledger, Arc::clone(&http), budget.clone(), who);
-        Ok(Self { http, tokens: Arc::new(tokens), budget, settings })
+        Ok(Self { http, tokens: Arc::new(tokens), budget, settings, pulse: Pulse::default() })
+    }
+
+    /// The same gateway for a loop whose pulse this is: while it waits for an answer or for the budget, it is not stuck.
+    pub fn with_pulse(&self, pulse: Pulse) -> Self {
+        Self { pulse, ..self.clone() }
+    }
+
+    /// The pulse of the loop that calls by this value.
+    pub fn pulse(&self) -> &Pulse {
+        &self.pulse
+    }
+
+    /// Whether calls could be made now: has a token, or gets one, which may cost a token call. Cancel-safe.
+    pub async fn check(&self) -> Result<(), CallError> {
+        self.tokens.usable().await.map(|_| ())
+    }
+
+    /// The budget that its calls are counted in.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     /// The address that it calls.
@@ -150,7 +172,7 @@ impl Gateway {
                 CallClass::Send | CallClass::Auth => Duration::ZERO,
             };
             let (mut token, asked) = self.tokens.usable_within(age).await?;
-            let window = self.budget.acquire(class).await;
+            let window = self.pulse.while_waiting(self.budget.acquire(class)).await;
             let granted = Instant::now();
             if granted - asked >= TOKEN_RECHECK {
                 token = self.tokens.usable().await?;
@@ -265,7 +287,8 @@ impl Gateway {
     /// One POST over a connection of its own.
     async fn once(&self, permit: &Permit, path: &str, fields: &Fields) -> Result<Complete, Missing> {
         let call = Call::Once { path, fields };
-        let answer = self.http.exchange(call, Some(&permit.token.access), self.settings.send_timeout).await;
+        let exchange = self.http.exchange(call, Some(&permit.token.access), self.settings.send_timeout);
+        let answer = self.pulse.while_waiting(exchange).await;
         self.heed(permit, &answer).await;
         answer
     }
@@ -303,7 +326,8 @@ impl Gateway {
         loop {
             let permit = self.permit(class).await?;
             let call = Call::Repeatable { path, query: &query };
-            let answer = self.http.exchange(call, Some(&permit.token.access), self.settings.read_timeout).await;
+            let exchange = self.http.exchange(call, Some(&permit.token.access), self.settings.read_timeout);
+            let answer = self.pulse.while_waiting(exchange).await;
             self.heed(&permit, &answer).await;
             let failed = match answer {
                 Ok(complete) => match complete.status {

@@ -122,7 +122,10 @@ impl Http {
         if let Some(token) = token {
             request = request.bearer_auth(token.expose_secret());
         }
-        self.answer(request).await.map_err(|error| missing(&error))
+        let began = Instant::now();
+        let answer = self.answer(request).await.map_err(|error| missing(&error));
+        telemetry::gateway_called(operation(path), outcome(&answer), began.elapsed());
+        answer
     }
 
     async fn answer(&self, request: RequestBuilder) -> Result<Complete, Fault> {
@@ -169,6 +172,38 @@ enum Fault {
 impl From<reqwest::Error> for Fault {
     fn from(error: reqwest::Error) -> Self {
         Self::Http(error)
+    }
+}
+
+/// What a call asks, in a word.
+fn operation(path: &str) -> &'static str {
+    match path {
+        "oauth/token" => "token",
+        "sms/send" => "send",
+        "sms/bulk-send" => "bulk_send",
+        "sms/list" => "list",
+        "sender-id/list" => "senders",
+        "sender-id/add" => "add_sender",
+        path if path.starts_with("sms/detail/") => "detail",
+        _ => "dial",
+    }
+}
+
+/// How a call ended, in a word. Whether an answer of 2xx has the right shape is judged elsewhere.
+fn outcome(answer: &Result<Complete, Missing>) -> &'static str {
+    match answer {
+        Ok(complete) => match complete.status {
+            200..=299 => "ok",
+            401 => "unauthorized",
+            422 => "refused",
+            429 => "throttled",
+            400..=499 => "client_error",
+            500..=599 => "server_error",
+            _ => "unexpected",
+        },
+        Err(Missing::NoConnection) => "no_connection",
+        Err(Missing::TimedOut) => "timed_out",
+        Err(Missing::Broken) => "broken",
     }
 }
 

@@ -9,6 +9,7 @@ use jiff::SignedDuration;
 use ledger::{Backlog, Ledger, chain};
 use queue::{Job, Queue};
 use std::{sync::Arc, time::Duration};
+use telemetry::Pulse;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -40,12 +41,14 @@ pub struct Feeder {
     pub settings: Settings,
     /// Wakes it before its time: a file was loaded, a chunk was finished.
     pub wake: Arc<Notify>,
+    /// Beats with each of its rounds.
+    pub pulse: Pulse,
 }
 
 impl Feeder {
     /// A feeder with the usual settings.
     pub fn new(ledger: Ledger, queue: Queue) -> Self {
-        Self { ledger, queue, settings: Settings::default(), wake: Arc::new(Notify::new()) }
+        Self { ledger, queue, settings: Settings::default(), wake: Arc::new(Notify::new()), pulse: Pulse::default() }
     }
 
     /// Feeds until `stop`. A ledger or a Redis that is away is waited for.
@@ -54,6 +57,7 @@ impl Feeder {
         let mut swept = None;
         let mut last_tidy = tokio::time::Instant::now();
         while !stop.is_cancelled() {
+            self.pulse.beat();
             // A woken feeder only feeds: what ends by itself may wait for the next time.
             let sweep = swept.is_none_or(|at: tokio::time::Instant| at.elapsed() >= self.settings.every);
             let round = async {
@@ -96,8 +100,8 @@ impl Feeder {
     pub async fn sweep(&self) -> Result<(), FeedError> {
         const CHUNKS_A_ROUND: u16 = 50;
         let now = self.ledger.now();
-        self.ledger.sweep_cancelled(None, CHUNKS_A_ROUND, now).await?;
-        self.ledger.sweep_expired(CHUNKS_A_ROUND, now).await?;
+        telemetry::rows_became("cancelled", self.ledger.sweep_cancelled(None, CHUNKS_A_ROUND, now).await?.rows);
+        telemetry::rows_became("expired", self.ledger.sweep_expired(CHUNKS_A_ROUND, now).await?.rows);
         Ok(())
     }
 

@@ -23,6 +23,7 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
+use telemetry::Pulse;
 use tokio::{sync::mpsc, task::spawn_blocking, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -49,6 +50,8 @@ pub struct WatchSettings {
     pub unchanged_for: Duration,
     /// How often the folder is looked through: for such files, and for those of dead watchers.
     pub rescan_every: Duration,
+    /// Beats with each look at the folder and with each part of a file that is loaded.
+    pub pulse: Pulse,
 }
 
 impl WatchSettings {
@@ -65,6 +68,7 @@ impl WatchSettings {
             terms: Terms::default(),
             unchanged_for,
             rescan_every,
+            pulse: Pulse::default(),
         }
     }
 }
@@ -155,6 +159,7 @@ pub async fn watch(
     let mut rescan = tokio::time::interval(settings.rescan_every);
     rescan.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
+        settings.pulse.beat();
         let moved = tokio::select! {
             biased;
             () = cancel.cancelled() => return Ok(()),
@@ -384,7 +389,8 @@ impl<C: Fn() -> Timestamp, H: FnMut(Happened<'_>)> Watcher<'_, C, H> {
         // Before the import can be finished; see crash point 3.
         self.folder.write_note(claimed, &Note { import: Some(import), moves_to: None })?;
         let rejects = self.folder.rejects_path(claimed);
-        let filled = fill(self.ledger, &path, &preview, loading, rejects, &self.clock, |_| {}, self.cancel).await;
+        let progress = |_| self.settings.pulse.beat();
+        let filled = fill(self.ledger, &path, &preview, loading, rejects, &self.clock, progress, self.cancel).await;
         Ok(match filled {
             Ok(loaded) => Settled::Done { preview: Box::new(preview), import, loaded: Some(loaded) },
             Err(error) => settled(error),

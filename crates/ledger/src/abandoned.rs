@@ -32,6 +32,7 @@ impl Ledger {
     /// ended; an attempt whose owner is only silent has no end yet, so nothing is decided about it.
     pub async fn sweep_owners(&self, lease: SignedDuration, send_limit: SignedDuration, now: Timestamp) -> Result<u64> {
         let operation = "take back what dead workers left";
+        let mut unknown_rows = 0;
         let unknown = write_tx!(self, operation, |tx, dialect| {
             let left: Vec<Left> = sqlx::query_as(
                 "SELECT a.id AS attempt, a.chunk_id AS chunk, a.state, a.sending_at, a.owner_id AS owner,
@@ -84,6 +85,7 @@ impl Ledger {
                     continue; // Its worker has just recorded it.
                 }
                 unknown += became;
+                unknown_rows += recipients.unsigned_abs();
                 sqlx::query(
                     "UPDATE messages SET state = 'unknown', updated_at = $4,
                         reason = 'its worker died or froze while it was being sent'
@@ -119,6 +121,7 @@ impl Ledger {
             }
             unknown
         });
+        telemetry::rows_became("unknown", unknown_rows);
         Ok(unknown)
     }
 }

@@ -50,8 +50,8 @@ pub use overlap::{QueuedWork, Recipient, Texted};
 pub use owners::OwnerGuard;
 pub use readings::NotedReading;
 pub use reports::{
-    CampaignSummary, Check, FailureReason, HeldRow, LiveOwner, Log, LogEntry, REPORT_COLUMNS, ReportRow, Results,
-    Story, StoryAttempt, StoryEvent, StoryReading, Trouble, WaitingRows,
+    CampaignSummary, Check, FailureReason, Gauges, HeldRow, LiveOwner, Log, LogEntry, REPORT_COLUMNS, ReportRow,
+    Results, Story, StoryAttempt, StoryEvent, StoryReading, Trouble, WaitingRows,
 };
 pub use reschedule::{NewTimes, Rescheduled};
 pub use retention::{Purged, Retention};

@@ -16,7 +16,10 @@ use campaign::{
     matching::{Listed, Open, match_listed},
 };
 use jiff::{SignedDuration, Timestamp};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    time::Duration,
+};
 
 mod decided;
 
@@ -119,6 +122,7 @@ impl Ledger {
         let operation = "apply a reading of the gateway's list";
         let mut applied = Applied::default();
         for listed in listed.chunks(2_000) {
+            let mut ended = Vec::new();
             let some = write_tx!(self, operation, |tx, dialect| {
                 let known: Vec<(i64, i64)> =
                     sqlx::query_as(sql(format!("SELECT sms_id, id FROM messages WHERE sms_id IN {}", dialect.ids(1))))
@@ -190,7 +194,7 @@ impl Ledger {
                     let found = serde_json::to_string(&found).expect("numbers are JSON");
                     // A row claims an id once: the unique index refuses a second claim, the guard a second id. Most are
                     // final by now: that is written down with the id.
-                    let states: Vec<String> = sqlx::query_scalar(sql(format!(
+                    let rows: Vec<(String, Option<i64>)> = sqlx::query_as(sql(format!(
                         "UPDATE messages SET sms_id = f.sms_id, id_source = 'list',
                             state = CASE f.status WHEN 1 THEN 'sent' WHEN 2 THEN 'failed' ELSE 'accepted' END,
                             gateway_status = CASE f.status WHEN 1 THEN 'sent' WHEN 2 THEN 'failed' ELSE 'pending' END,
@@ -201,7 +205,8 @@ impl Ledger {
                          FROM ({}) AS f
                          WHERE messages.id = f.id AND messages.sms_id IS NULL
                            AND messages.state IN ('unknown', 'held', 'accepted')
-                         RETURNING messages.state",
+                         RETURNING messages.state,
+                            CASE WHEN scheduled_for > queued_at THEN scheduled_for ELSE queued_at END",
                         found_rows(dialect)
                     )))
                     .bind(found)
@@ -210,9 +215,18 @@ impl Ledger {
                     .fetch_all(&mut *tx)
                     .await
                     .during(operation)?;
-                    let pending = states.iter().filter(|state| *state == "accepted").count() as u64;
-                    applied.pending += pending;
-                    applied.finals += states.len() as u64 - pending;
+                    for (state, due) in rows {
+                        let delivery = match state.as_str() {
+                            "sent" => Delivery::Sent,
+                            "failed" => Delivery::Failed,
+                            _ => {
+                                applied.pending += 1;
+                                continue;
+                            }
+                        };
+                        applied.finals += 1;
+                        ended.push((delivery, due.unwrap_or(ms(now))));
+                    }
                 }
                 for (delivery, state) in [(Delivery::Sent, "sent"), (Delivery::Failed, "failed")] {
                     let ids: Vec<i64> = known
@@ -223,20 +237,22 @@ impl Ledger {
                     if ids.is_empty() {
                         continue;
                     }
-                    applied.finals += sqlx::query(sql(format!(
+                    let due: Vec<Option<i64>> = sqlx::query_scalar(sql(format!(
                         "UPDATE messages SET state = $2, gateway_status = $2, reason = $4, checked_at = $3,
                             final_at = $3, check_at = NULL, updated_at = $3
-                         WHERE id IN {} AND state = 'accepted'",
+                         WHERE id IN {} AND state = 'accepted'
+                         RETURNING CASE WHEN scheduled_for > queued_at THEN scheduled_for ELSE queued_at END",
                         dialect.ids(1)
                     )))
                     .bind(json_ids(ids))
                     .bind(state)
                     .bind(ms(now))
                     .bind((delivery == Delivery::Failed).then_some(FAILED))
-                    .execute(&mut *tx)
+                    .fetch_all(&mut *tx)
                     .await
-                    .during(operation)?
-                    .rows_affected();
+                    .during(operation)?;
+                    applied.finals += due.len() as u64;
+                    ended.extend(due.into_iter().map(|due| (delivery, due.unwrap_or(ms(now)))));
                 }
                 let pending: Vec<i64> = known
                     .iter()
@@ -295,6 +311,13 @@ impl Ledger {
                 }
                 applied
             });
+            for (delivery, due) in ended {
+                telemetry::rows_became(if delivery == Delivery::Sent { "sent" } else { "failed" }, 1);
+                if delivery == Delivery::Sent {
+                    telemetry::row_sent_after(Duration::from_millis((ms(now) - due).max(0).unsigned_abs()));
+                }
+            }
+            telemetry::rows_became("accepted", some.found);
             applied.found += some.found;
             applied.pending += some.pending;
             applied.finals += some.finals;

@@ -2,6 +2,7 @@
 //!
 //! Everything here only reads. Rows carry numbers and texts, so their types have no `Debug`.
 
+mod gauges;
 mod health;
 mod held;
 mod log;
@@ -9,6 +10,7 @@ mod rows;
 mod story;
 mod verify;
 
+pub use gauges::Gauges;
 pub use health::{LiveOwner, Trouble};
 pub use held::HeldRow;
 pub use log::{Log, LogEntry};

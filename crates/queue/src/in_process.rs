@@ -2,9 +2,13 @@
 
 use crate::Job;
 use futures::StreamExt;
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::Duration};
+use telemetry::Pulse;
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
+
+/// How often an idle queue shows that it is looked at.
+const LOOK_UP: Duration = Duration::from_secs(1);
 
 /// Jobs in memory; the feeder keeps few of them outstanding, and the ledger has what a crash loses.
 #[derive(Clone)]
@@ -25,17 +29,21 @@ impl InProcess {
         }
     }
 
-    pub(crate) async fn serve<F, H>(&self, concurrency: usize, stop: CancellationToken, handle: H)
+    pub(crate) async fn serve<F, H>(&self, concurrency: usize, stop: CancellationToken, pulse: &Pulse, handle: H)
     where
         H: Fn(Job) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
         let jobs = futures::stream::unfold((), |()| async {
             let mut take = self.take.lock().await;
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => None,
-                job = take.recv() => job.map(|job| (job, ())),
+            loop {
+                pulse.beat();
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => break None,
+                    job = take.recv() => break job.map(|job| (job, ())),
+                    () = tokio::time::sleep(LOOK_UP) => {}
+                }
             }
         });
         jobs.for_each_concurrent(concurrency.max(1), |job| {

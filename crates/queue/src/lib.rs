@@ -11,6 +11,7 @@ mod redis_queue;
 use campaign::{CampaignId, ChunkId};
 use serde::{Deserialize, Serialize};
 use std::{future::Future, time::Duration};
+use telemetry::Pulse;
 use tokio_util::sync::CancellationToken;
 
 /// The version of [`Job`] that this program writes and understands.
@@ -63,7 +64,7 @@ pub enum QueueError {
 
 /// A queue of jobs; clones share it.
 #[derive(Clone)]
-pub struct Queue(Kind);
+pub struct Queue(Kind, Pulse);
 
 #[derive(Clone)]
 enum Kind {
@@ -74,12 +75,25 @@ enum Kind {
 impl Queue {
     /// A queue within this process.
     pub fn in_process() -> Self {
-        Self(Kind::InProcess(in_process::InProcess::new()))
+        Self(Kind::InProcess(in_process::InProcess::new()), Pulse::default())
     }
 
     /// The queue `name` on the Redis at `url`. Waits at most ten seconds for Redis.
     pub async fn redis(url: &str, name: &str) -> Result<Self, QueueError> {
-        Ok(Self(Kind::Redis(redis_queue::RedisQueue::connect(url, name).await?)))
+        Ok(Self(Kind::Redis(redis_queue::RedisQueue::connect(url, name).await?), Pulse::default()))
+    }
+
+    /// The same queue for a loop whose pulse this is: it beats whenever the queue is looked at.
+    pub fn with_pulse(&self, pulse: Pulse) -> Self {
+        Self(self.0.clone(), pulse)
+    }
+
+    /// Whether the queue can be used now.
+    pub async fn check(&self) -> Result<(), QueueError> {
+        match &self.0 {
+            Kind::InProcess(_) => Ok(()),
+            Kind::Redis(queue) => queue.check().await,
+        }
     }
 
     /// The connection to Redis, for what else is shared there (the call budget).
@@ -117,8 +131,8 @@ impl Queue {
         F: Future<Output = ()> + Send + 'static,
     {
         match &self.0 {
-            Kind::InProcess(queue) => queue.serve(concurrency, stop, handle).await,
-            Kind::Redis(queue) => queue.serve(concurrency, grace, stop, handle).await,
+            Kind::InProcess(queue) => queue.serve(concurrency, stop, &self.1, handle).await,
+            Kind::Redis(queue) => queue.serve(concurrency, grace, stop, &self.1, handle).await,
         }
     }
 }

@@ -13,6 +13,7 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
+use telemetry::Pulse;
 use tokio_util::sync::CancellationToken;
 
 /// How often the queue is looked at: every push lands in the scheduled set, whose own wake-up is the 30 s heartbeat.
@@ -26,20 +27,22 @@ pub(crate) struct RedisQueue {
 
 /// Looks at the queue at a steady pace; `poll_with_interval` loses wake-ups.
 #[derive(Debug)]
-struct Tick(Option<Pin<Box<tokio::time::Sleep>>>);
+struct Tick(Option<Pin<Box<tokio::time::Sleep>>>, Pulse);
 
 impl Clone for Tick {
     fn clone(&self) -> Self {
-        Self(None)
+        Self(None, self.1.clone())
     }
 }
 
 impl PollStrategy for Tick {
     fn poll_drive(&mut self, cx: &mut Context<'_>, _: &PollSnapshot) -> Poll<Option<()>> {
         let mut due = Poll::Pending;
-        let sleep = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep(TICK)));
+        let Self(sleep, pulse) = self;
+        let sleep = sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(TICK)));
         while sleep.as_mut().poll(cx).is_ready() {
             sleep.as_mut().reset(tokio::time::Instant::now() + TICK);
+            pulse.beat();
             due = Poll::Ready(Some(()));
         }
         due
@@ -84,13 +87,24 @@ impl RedisQueue {
         SinkExt::flush(&mut storage).await.map_err(|error| QueueError::Push(error.to_string()))
     }
 
+    pub(crate) async fn check(&self) -> Result<(), QueueError> {
+        redis::cmd("PING").query_async::<()>(&mut self.connection()).await?;
+        Ok(())
+    }
+
     pub(crate) async fn tidy(&self) -> Result<(), QueueError> {
         self.storage().vacuum().await.map_err(|error| QueueError::Push(error.to_string()))?;
         Ok(())
     }
 
-    pub(crate) async fn serve<F, H>(&self, concurrency: usize, grace: Duration, stop: CancellationToken, handle: H)
-    where
+    pub(crate) async fn serve<F, H>(
+        &self,
+        concurrency: usize,
+        grace: Duration,
+        stop: CancellationToken,
+        pulse: &Pulse,
+        handle: H,
+    ) where
         H: Fn(Job) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
@@ -99,7 +113,8 @@ impl RedisQueue {
         let process =
             format!("{}-{}", std::process::id(), std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos());
         while !stop.is_cancelled() {
-            let storage = self.storage().poll_with_strategy(Tick(None));
+            pulse.beat();
+            let storage = self.storage().poll_with_strategy(Tick(None, pulse.clone()));
             let (process, handle, signal) = (process.clone(), handle.clone(), stop.clone());
             let monitor = Monitor::new()
                 .register(move |_| {

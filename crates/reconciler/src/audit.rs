@@ -164,10 +164,13 @@ impl Reconciler {
             }
             Decision::Hold(why) => {
                 let held = self.ledger.hold(attempt, &absent, why, now).await?;
+                telemetry::rows_became("held", held);
                 tracing::error!(attempt.id = %attempt.id, rows.held = held, "{}; a person must decide: crier held", why.sentence());
             }
             Decision::Resend => {
                 let (queued, held) = self.ledger.resend(attempt, &absent, now).await?;
+                telemetry::rows_became("queued", queued);
+                telemetry::rows_became("held", held);
                 tracing::warn!(attempt.id = %attempt.id, rows.queued = queued, rows.held = held, "proven absent from the list; queued once more");
             }
         }

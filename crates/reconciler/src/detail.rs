@@ -32,6 +32,12 @@ impl Reconciler {
         let again = now + sweep::wait_before_look(self.settings.first_look, due.checks + 1);
         let again = (now < due.accepted_at + self.settings.give_up).then_some(again);
         self.ledger.record_detail(&due, delivery, again, now).await?;
+        match (delivery, again) {
+            (Some(Delivery::Sent), _) => telemetry::rows_became("sent", 1),
+            (Some(Delivery::Failed), _) => telemetry::rows_became("failed", 1),
+            (Some(Delivery::Pending) | None, None) => telemetry::rows_became("held", 1),
+            (Some(Delivery::Pending) | None, Some(_)) => {}
+        }
         Ok(())
     }
 }

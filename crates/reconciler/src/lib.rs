@@ -100,6 +100,7 @@ impl Reconciler {
     pub async fn run(self, owner: &OwnerGuard, stop: CancellationToken) {
         let mut troubled = false;
         while !stop.is_cancelled() {
+            self.gateway.pulse().beat();
             let round = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,

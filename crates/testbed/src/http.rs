@@ -19,6 +19,11 @@ pub fn json(method: &str, url: &str, body: Option<&Value>) -> Value {
     serde_json::from_str(&answer).unwrap_or_else(|e| panic!("{method} {url}: {e} in {answer}"))
 }
 
+/// Asks for `http://HOST:PORT/path`: the status and the text of the answer, whatever they are.
+pub fn get(url: &str) -> io::Result<(u16, String)> {
+    exchange("GET", url, None)
+}
+
 fn exchange(method: &str, url: &str, body: Option<&Value>) -> io::Result<(u16, String)> {
     let rest = url.strip_prefix("http://").ok_or_else(|| io::Error::other("not an http:// address"))?;
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));

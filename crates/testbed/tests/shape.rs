@@ -10,17 +10,18 @@ use std::{
 };
 
 /// Which crates of ours a crate may use. The three stages meet in the binary only.
-const EDGES: [(&str, &[&str]); 10] = [
+const EDGES: [(&str, &[&str]); 11] = [
     ("campaign", &[]),
-    ("crier", &["campaign", "gateway", "ingest", "ledger", "queue", "reconciler", "sandbox", "worker"]),
-    ("gateway", &["campaign", "ledger"]),
-    ("ingest", &["campaign", "ledger", "queue"]),
-    ("ledger", &["campaign"]),
-    ("queue", &["campaign"]),
-    ("reconciler", &["campaign", "gateway", "ledger", "queue"]),
+    ("crier", &["campaign", "gateway", "ingest", "ledger", "queue", "reconciler", "sandbox", "telemetry", "worker"]),
+    ("gateway", &["campaign", "ledger", "telemetry"]),
+    ("ingest", &["campaign", "ledger", "queue", "telemetry"]),
+    ("ledger", &["campaign", "telemetry"]),
+    ("queue", &["campaign", "telemetry"]),
+    ("reconciler", &["campaign", "gateway", "ledger", "queue", "telemetry"]),
     ("sandbox", &["campaign", "gateway"]),
+    ("telemetry", &[]),
     ("testbed", &[]),
-    ("worker", &["campaign", "gateway", "ledger", "queue"]),
+    ("worker", &["campaign", "gateway", "ledger", "queue", "telemetry"]),
 ];
 
 const TOP: [&str; 11] = [

@@ -6,10 +6,10 @@
 //!
 //! Deliberately not here: what happens to an unknown outcome (`reconciler`) and what is sent next (`ingest::feeder`).
 
-use campaign::{ChunkId, budget::CallClass};
+use campaign::{ChunkId, Outcome, budget::CallClass, outcome::Blame};
 use gateway::{CallError, CallErrorKind, Gateway};
 use jiff::SignedDuration;
-use ledger::{Claim, ClaimedBatch, Ledger, OwnerGuard, RetryPolicy, SendingBatch, Start, Unsent, chain};
+use ledger::{Claim, ClaimedBatch, Ledger, OwnerGuard, Recorded, RetryPolicy, SendingBatch, Start, Unsent, chain};
 use queue::{Job, Queue};
 use std::{
     sync::Arc,
@@ -108,7 +108,11 @@ impl Worker {
                 Ok::<_, ledger::Error>(Some((chunk, claim)))
             };
             match claim.await {
-                Ok(Some((chunk, Claim::Batches(batches)))) => return Some((chunk, batches)),
+                Ok(Some((chunk, Claim::Batches(batches)))) => {
+                    let rows: usize = batches.iter().map(|batch| batch.destinations.len()).sum();
+                    telemetry::rows_became("sending", rows as u64);
+                    return Some((chunk, batches));
+                }
                 Ok(Some((_, Claim::NotForUs))) => {}
                 Ok(None) => {
                     tracing::debug!(chunk.id = %own, "a redelivered job claims nothing");
@@ -178,13 +182,18 @@ impl Worker {
     }
 
     /// Records an outcome, however long the ledger is away: until then the rows are `sending`, and after a crash `unknown`.
-    async fn record(&self, sending: SendingBatch, outcome: campaign::Outcome) {
+    async fn record(&self, sending: SendingBatch, outcome: Outcome) {
         let attempt = sending.batch().attempt();
         let record = || {
             self.ledger.record(&sending, &outcome, &self.settings.retry, self.settings.first_look, self.ledger.now())
         };
         match insist(record).await {
-            Ok(recorded) => tracing::debug!(attempt.id = %attempt, ?recorded, "recorded a batch"),
+            Ok(recorded) => {
+                if recorded == Recorded::Done {
+                    count(&outcome, sending.batch().destinations.len() as u64);
+                }
+                tracing::debug!(attempt.id = %attempt, ?recorded, "recorded a batch");
+            }
             Err(error) => {
                 tracing::error!(attempt.id = %attempt, error = %chain(&error), "an outcome was not recorded; the list will tell");
             }
@@ -194,6 +203,21 @@ impl Worker {
     async fn take_back(&self, unsent: Unsent, why: &'static str) {
         if let Err(error) = insist(|| self.ledger.take_back(unsent, why, self.ledger.now())).await {
             tracing::warn!(error = %chain(&error), "a batch was not taken back; it is when this worker ends");
+        }
+    }
+}
+
+/// Counts what the rows of a batch became.
+fn count(outcome: &Outcome, rows: u64) {
+    match outcome {
+        Outcome::Accepted { .. } => telemetry::rows_became("accepted", rows),
+        Outcome::Ambiguous { .. } => telemetry::rows_became("unknown", rows),
+        Outcome::NotSent { .. } => telemetry::rows_became("queued", rows),
+        Outcome::Rejected { blame: Blame::All, .. } => telemetry::rows_became("rejected", rows),
+        Outcome::Rejected { blame: Blame::Destinations(places), .. } => {
+            let blamed = if places.is_empty() { rows } else { (places.len() as u64).min(rows) };
+            telemetry::rows_became("rejected", blamed);
+            telemetry::rows_became("queued", rows - blamed);
         }
     }
 }

@@ -4,7 +4,7 @@ use super::file;
 use crate::{
     config::{QueueUrl, masked_url},
     exit::{self, Done},
-    output,
+    output, serving,
     setup::Setup,
 };
 use gateway::{CallClass, Gateway, ListQuery};
@@ -15,7 +15,15 @@ use serde::Serialize;
 
 /// Say what is reachable, what is wrong and what to do
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Only ask the process that serves at metrics.listen whether its loops turn: exit 0 or 1
+    #[arg(long, conflicts_with = "ready")]
+    live: bool,
+
+    /// Only ask it whether all that it needs can be used: exit 0 or 1
+    #[arg(long)]
+    ready: bool,
+}
 
 /// One thing that was looked at.
 #[derive(Debug, Serialize)]
@@ -67,7 +75,10 @@ impl Findings {
     }
 }
 
-pub(crate) async fn run(setup: &Setup, _args: &Args) -> anyhow::Result<Done> {
+pub(crate) async fn run(setup: &Setup, args: &Args) -> anyhow::Result<Done> {
+    if args.live || args.ready {
+        return serving::ask(&setup.settings.metrics, if args.live { "/livez" } else { "/readyz" }).await;
+    }
     let mut findings = Findings::default();
     findings.ok("settings", "read; `crier config` shows them");
     let ledger = match setup.ledger_to_read().await {

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     exit::{Done, Stop},
+    health::Watched,
     output,
     setup::{PATIENTLY, Setup, host},
     stages::{End, Stages},
@@ -71,11 +72,13 @@ async fn one(setup: &Setup, args: FileArgs, again: bool) -> anyhow::Result<Done>
 async fn watch(setup: &Setup, dir: PathBuf) -> anyhow::Result<Done> {
     setup.needs_shared_queue("ingest --watch")?;
     // Without credentials the ledger's list of senders is used as it is.
+    setup.be_a_service().await?;
     let with_gateway = setup.settings.gateway.credentials_if_any()?.is_some();
     let Some(ledger) = setup.when_up(async || setup.ledger().await).await? else { return Ok(setup.stopper.done()) };
     let Some(queue) = setup.when_up(async || setup.queue().await).await? else { return Ok(setup.stopper.done()) };
     let gateway =
         if with_gateway { Some(setup.gateway(&ledger, setup.budget(&queue), "ingest", PATIENTLY)?) } else { None };
+    setup.health.stands_on(Watched { ledger: ledger.clone(), queue: queue.clone(), gateway: gateway.clone() });
     loop {
         let started = setup.when_up(async || Stages::feeding(setup, &ledger, &queue, "ingest").await).await?;
         let Some(mut stages) = started else { break };
@@ -85,6 +88,7 @@ async fn watch(setup: &Setup, dir: PathBuf) -> anyhow::Result<Done> {
         settings.options = file::settings_options(setup);
         settings.terms = file::terms(setup);
         settings.unchanged_for = setup.settings.ingest.unchanged_for;
+        settings.pulse = setup.health.watch_loop("watcher");
         let (to_load, wake) = (ledger.clone(), stages.wake());
         stages.beside("watcher", async move |stop| {
             let clock = || to_load.now();
@@ -112,6 +116,20 @@ fn tell(happened: &Happened<'_>, wake: &Notify) {
     match happened {
         Happened::Launched { file, preview, loaded } => {
             wake.notify_one();
+            telemetry::file_ended("launched");
+            if let Some(loaded) = loaded {
+                for (code, rows) in &preview.invalid_by_code {
+                    telemetry::rows_refused(code, *rows);
+                }
+                for (state, rows) in [
+                    ("queued", loaded.sendable),
+                    ("invalid", loaded.invalid),
+                    ("duplicate", loaded.duplicate),
+                    ("suppressed", loaded.suppressed),
+                ] {
+                    telemetry::rows_became(state, rows);
+                }
+            }
             let loaded_now = loaded.is_some();
             tracing::info!(
                 file = name(file),
@@ -121,7 +139,10 @@ fn tell(happened: &Happened<'_>, wake: &Notify) {
                 "launched a file"
             );
         }
-        Happened::Refused { file, code, why } => tracing::warn!(file = name(file), code, "refused a file: {why}"),
+        Happened::Refused { file, code, why } => {
+            telemetry::file_ended("refused");
+            tracing::warn!(file = name(file), code, "refused a file: {why}");
+        }
         Happened::Waiting { why } => tracing::warn!("files wait: {why}"),
         Happened::GoesOn => tracing::info!("files are loaded again"),
         Happened::Foreign { name } => tracing::warn!(name, "left in the inbox: no .csv file"),

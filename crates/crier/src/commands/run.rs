@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     exit::{Done, Stop},
+    health::Watched,
     output,
     progress::Progress,
     setup::{BRIEFLY, PATIENTLY, Setup},
@@ -46,6 +47,14 @@ pub(crate) async fn run(setup: Setup, args: Args) -> anyhow::Result<Done> {
     let asking = setup.gateway(&ledger, budget.clone(), "run", BRIEFLY)?;
     let gateway = setup.gateway(&ledger, budget, "run", PATIENTLY)?;
     let parts = Parts { ledger, queue, gateway };
+    if setup.settings.metrics.asked_for {
+        setup.health.stands_on(Watched {
+            ledger: parts.ledger.clone(),
+            queue: parts.queue.clone(),
+            gateway: Some(parts.gateway.clone()),
+        });
+        setup.be_a_service().await?;
+    }
     let approved = file::approved_by_gateway(&parts.ledger, &asking).await?;
     let names = match args.file {
         None => open_campaigns(&parts.ledger).await?,

@@ -75,6 +75,12 @@ pub(crate) const KEYS: &[Key] = &[
     text("plan.currency", "GBP", "the currency of the prices"),
     text("plan.overlap_window", "7d", "how far back `plan` looks for earlier texts to the same people"),
     text(
+        "metrics.listen",
+        "127.0.0.1:9464",
+        "where a service serves /metrics, /livez and /readyz, or off; `run` only when it is set",
+    ),
+    text("metrics.stuck_after", "90s", "a loop that did not turn for so long is stuck: /livez and the watchdog say so"),
+    text(
         "log.filter",
         "info",
         "what is logged, as `info` or `worker=debug`; `run` logs from warn on unless it is set, other commands errors",

@@ -9,7 +9,7 @@ mod settings;
 
 pub(crate) use keys::{KEYS, Kind, PRICES, variable};
 pub(crate) use layers::{Merged, Sources};
-pub(crate) use settings::{LogFormat, LogSettings, QueueUrl, Settings};
+pub(crate) use settings::{LogFormat, LogSettings, MetricsSettings, QueueUrl, Settings};
 
 use std::{fmt, path::PathBuf};
 use url::Url;

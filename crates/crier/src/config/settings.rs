@@ -4,7 +4,12 @@ use super::{ConfigError, Merged, Origin, keys::variable};
 use campaign::{Money, Prices, Region};
 use jiff::tz::TimeZone;
 use secrecy::SecretString;
-use std::{fmt::Display, net::IpAddr, str::FromStr, time::Duration};
+use std::{
+    fmt::Display,
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+    time::Duration,
+};
 use url::{Host, Url};
 
 /// All settings, parsed and checked.
@@ -19,6 +24,7 @@ pub(crate) struct Settings {
     pub(crate) retention: RetentionSettings,
     pub(crate) ingest: IngestSettings,
     pub(crate) plan: PlanSettings,
+    pub(crate) metrics: MetricsSettings,
     pub(crate) log: LogSettings,
 }
 
@@ -102,6 +108,16 @@ pub(crate) struct PlanSettings {
     pub(crate) overlap_window: Duration,
 }
 
+/// Where metrics and health are served.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MetricsSettings {
+    /// `None`: nowhere.
+    pub(crate) listen: Option<SocketAddr>,
+    /// Somebody set it: a place that can't be had is an error.
+    pub(crate) asked_for: bool,
+    pub(crate) stuck_after: Duration,
+}
+
 /// What is logged, and how.
 #[derive(Clone, Debug)]
 pub(crate) struct LogSettings {
@@ -177,6 +193,19 @@ impl Settings {
                 prices: prices(merged)?,
                 currency: text(merged, "plan.currency"),
                 overlap_window: duration(merged, "plan.overlap_window")?,
+            },
+            metrics: MetricsSettings {
+                listen: checked(
+                    merged,
+                    "metrics.listen",
+                    "an address and a port, like 127.0.0.1:9464, or off",
+                    |place| match place {
+                        "off" => Some(None),
+                        place => place.parse().ok().map(Some),
+                    },
+                )?,
+                asked_for: merged.is_set("metrics.listen"),
+                stuck_after: duration(merged, "metrics.stuck_after")?,
             },
             log: LogSettings {
                 filter: checked(merged, "log.filter", "a level or target=level pairs", |filter| {
