@@ -8,7 +8,7 @@ use std::{
     process::Command,
     time::{Duration, Instant},
 };
-use testbed::{Database, Postgres, Process, Redis, Signal, eventually, http};
+use testbed::{Database, Postgres, Process, Redis, Signal, http};
 
 /// Longer than any part takes.
 pub(crate) const LONG: Duration = Duration::from_secs(1200);
