@@ -34,13 +34,15 @@ impl Ledger {
         let operation = "take back what dead workers left";
         let mut unknown_rows = 0;
         let unknown = write_tx!(self, operation, |tx, dialect| {
+            // Here and below a condition says twice what it asks for: in the words of a partial index, which SQLite does not
+            // use unless it finds them.
             let left: Vec<Left> = sqlx::query_as(
                 "SELECT a.id AS attempt, a.chunk_id AS chunk, a.state, a.sending_at, a.owner_id AS owner,
                         w.ended_at AS owner_ended_at, a.recipients
                  FROM attempts a JOIN owners w ON w.id = a.owner_id
-                 WHERE a.state IN ('formed', 'sending', 'unknown') AND a.ended_at IS NULL
+                 WHERE a.state IN ('formed', 'sending', 'accepted', 'unknown') AND a.state <> 'accepted' AND a.ended_at IS NULL
                    AND (w.ended_at IS NOT NULL OR a.state = 'formed' AND a.formed_at < $1
-                        OR a.state = 'sending' AND a.sending_at < $1) ORDER BY a.id LIMIT 1000",
+                        OR a.state = 'sending' AND a.sending_at < $1) ORDER BY a.sender, a.id LIMIT 1000",
             )
             .bind(ms(now) - ms_of(lease))
             .fetch_all(&mut *tx)
@@ -114,8 +116,9 @@ impl Ledger {
             // away when it finished.
             let orphans: Vec<(i64, i64)> = sqlx::query_as(
                 "SELECT k.id, k.owner_id FROM chunks k JOIN owners w ON w.id = k.owner_id
-                 WHERE k.state = 'working' AND (w.ended_at IS NOT NULL OR k.fed_at < $1 AND k.id NOT IN
-                    (SELECT a.chunk_id FROM attempts a WHERE a.state IN ('formed', 'sending'))) LIMIT 1000",
+                 WHERE k.state = 'working' AND k.state <> 'done' AND (w.ended_at IS NOT NULL OR k.fed_at < $1 AND k.id NOT IN
+                    (SELECT a.chunk_id FROM attempts a WHERE a.state IN ('formed', 'sending')
+                     AND a.state IN ('formed', 'sending', 'accepted', 'unknown'))) LIMIT 1000",
             )
             .bind(ms(now) - ms_of(lease))
             .fetch_all(&mut *tx)

@@ -178,7 +178,7 @@ impl Ledger {
         let operation = "end the unsent rows of cancelled campaigns";
         let due = format!(
             "SELECT k.id FROM chunks k JOIN campaigns c ON c.id = k.campaign_id
-             WHERE c.state = 'cancelled' AND k.state IN ('waiting', 'fed') AND (k.campaign_id = $1 OR $1 IS NULL)
+             WHERE c.state = 'cancelled' AND k.state IN ('waiting', 'fed') AND k.state <> 'done' AND (k.campaign_id = $1 OR $1 IS NULL)
              ORDER BY k.id LIMIT {chunks_max}"
         );
         let any: Option<i64> = read_conn!(self, operation, |conn, dialect| {

@@ -161,7 +161,7 @@ impl Reconciler {
         self.ledger.sweep_owners(self.settings.lease, send_limit, now).await?;
         let statuses = match self.ledger.quarantine().await? {
             // The list shows what the ledger does not know yet: it would be no one's.
-            Some(quarantine) => self.read_back(&quarantine, owner.id()).await,
+            Some(quarantine) => self.read_back(&quarantine, owner.id()).await.map(|()| false),
             None => self.learn_statuses().await,
         };
         // A list that is refused for one sender must not keep opt-outs from being read.

@@ -108,7 +108,13 @@ async fn worker(number: usize) {
         ..worker::Settings::default()
     };
     let finished = Arc::clone(&parts.wake);
-    let worker = Rc::new(worker::Worker { ledger: parts.ledger, gateway: gateway(number), settings, mark: queue::Mark::nowhere(), finished });
+    let worker = Rc::new(worker::Worker {
+        ledger: parts.ledger,
+        gateway: gateway(number),
+        settings,
+        mark: queue::Mark::nowhere(),
+        finished,
+    });
     for _ in 0..scenario.concurrency {
         let (worker, owner) = (Rc::clone(&worker), Arc::clone(&owner));
         let task = async move {

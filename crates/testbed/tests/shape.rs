@@ -251,7 +251,7 @@ fn every_border_of_the_way_is_a_crash_point() {
         for line in source.lines().map(str::trim) {
             operation =
                 line.strip_prefix("let operation = \"").and_then(|rest| rest.split('"').next()).unwrap_or(operation);
-            if line.contains("write_tx!(") && operation != NEVER_FOR_SURE {
+            if line.contains("_tx!(") && operation != NEVER_FOR_SURE {
                 borders
                     .extend([crash::BEFORE_COMMIT, crash::AFTER_COMMIT].map(|border| format!("{border}{operation}")));
             }
