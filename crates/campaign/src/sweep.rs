@@ -127,6 +127,15 @@ pub fn wait_before_look(first_look: SignedDuration, looks: u32) -> SignedDuratio
     grown.clamp(SignedDuration::from_secs(1), SignedDuration::from_hours(4))
 }
 
+/// The longest that a text is left alone before it is first looked for.
+pub const LONGEST_FIRST_LOOK: SignedDuration = SignedDuration::from_mins(10);
+
+/// Whether a large window is worth reading, by a sample of its texts: whatever is pending then is asked for once more, and a
+/// few texts are pending for days.
+pub fn is_mostly_final(pending_of_twenty: u64) -> bool {
+    pending_of_twenty < 2
+}
+
 /// Learns when to look first: later when much was still pending, a little earlier when nothing was.
 pub fn learn_first_look(first_look: SignedDuration, listed: u64, pending: u64) -> SignedDuration {
     let ms = first_look.as_millis();
@@ -138,7 +147,7 @@ pub fn learn_first_look(first_look: SignedDuration, listed: u64, pending: u64) -
         ms
     };
     let learned = i64::try_from(learned).unwrap_or(i64::MAX);
-    SignedDuration::from_millis(learned).clamp(SignedDuration::from_secs(2), SignedDuration::from_mins(10))
+    SignedDuration::from_millis(learned).clamp(SignedDuration::from_secs(2), LONGEST_FIRST_LOOK)
 }
 
 #[cfg(test)]

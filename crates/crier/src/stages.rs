@@ -187,11 +187,13 @@ impl Stages {
                 _ = beat.tick() => {
                     // A ledger that is down is the stages' to mention.
                     _ = self.ledger.set_clock().await;
-                    if let Some(mark) = &self.mark {
-                        // A mark that can't be read now is asked for before each call anyway.
-                        _ = worker::quarantine_if_behind(&self.ledger, mark, 0).await;
-                    }
-                    if matches!(self.owner.beat(self.ledger.now()).await, Ok(false)) && !self.stop.is_cancelled() {
+                    // A sign of life tells a quarantine from when on to read the list back: a ledger that may have been restored
+                    // gets none.
+                    let known = match &self.mark {
+                        Some(mark) => worker::quarantine_if_behind(&self.ledger, mark, 0).await.is_ok(),
+                        None => true,
+                    };
+                    if known && matches!(self.owner.beat(self.ledger.now()).await, Ok(false)) && !self.stop.is_cancelled() {
                         tracing::warn!("this process was taken for dead; it registers anew");
                         end = End::TakenForDead;
                         self.stop.cancel();

@@ -131,7 +131,9 @@ impl Tokens {
 
     /// The pair of this generation was answered 401: it must not be used again.
     pub(crate) fn refuse(&self, generation: i64) {
-        self.refused.fetch_max(generation, Ordering::Relaxed);
+        // Not the highest: a ledger that was restored counts from an earlier one again. A late 401 of an older pair costs
+        // one call that is refused.
+        self.refused.store(generation, Ordering::Relaxed);
     }
 
     /// A usable token that was read at most `age` ago, and when it was read. Cancel-safe.
@@ -139,7 +141,7 @@ impl Tokens {
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some((at, token)) = recent
             && at.elapsed() < age
-            && token.generation > self.refused.load(Ordering::Relaxed)
+            && token.generation != self.refused.load(Ordering::Relaxed)
         {
             return Ok((token, at));
         }
@@ -222,8 +224,8 @@ impl Tokens {
     /// Carries out a decision, if it still stands once it is this task's turn.
     async fn renew(&self, decided: TokenDecision) -> Result<(), CallError> {
         let asked = Instant::now();
-        let _turn = self.turn.lock().await;
         let _under_way = UnderWay::begin();
+        let _turn = self.turn.lock().await;
         if let Some((at, error)) = &*self.failed.lock().unwrap_or_else(PoisonError::into_inner)
             && *at >= asked
         {

@@ -166,7 +166,7 @@ async fn a_lost_refresh_within_the_breakers_time_pauses_and_says_so() {
 async fn after_a_crash_in_a_refresh_the_token_is_tried_once_more() {
     let (server, file) = start().await;
     let mut settings = settings(&server.base_url);
-    settings.refresh_stale = Duration::from_millis(400);
+    settings.refresh_stale = Duration::from_secs(2);
     let ledger = ledger(&file.url()).await;
     list(&client(&settings, &ledger, "first")).await.unwrap();
     server.account().revoke();
@@ -180,7 +180,7 @@ async fn after_a_crash_in_a_refresh_the_token_is_tried_once_more() {
 async fn after_a_crash_in_the_second_try_only_the_password_is_left() {
     let (server, file) = start().await;
     let mut settings = settings(&server.base_url);
-    settings.refresh_stale = Duration::from_millis(400);
+    settings.refresh_stale = Duration::from_secs(2);
     settings.password_grant_every = Duration::ZERO;
     let ledger = ledger(&file.url()).await;
     list(&client(&settings, &ledger, "first")).await.unwrap();

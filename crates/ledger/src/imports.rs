@@ -218,6 +218,19 @@ impl Ledger {
                             launched_by: earlier.launched_by,
                         });
                     }
+                    let sent: i64 = sqlx::query_scalar(
+                        "SELECT count(*) FROM (SELECT 1 FROM messages
+                         WHERE id BETWEEN $1 * 8589934592 AND $1 * 8589934592 + 8589934591 AND attempt_id IS NOT NULL LIMIT 1) AS sent",
+                    )
+                    .bind(earlier.id)
+                    .fetch_one(&mut *tx)
+                    .await
+                    .during(operation)?;
+                    if sent > 0 {
+                        // The backup was made while it was loaded, and the list has shown since that its texts went out.
+                        let what = "the ledger was restored to the middle of loading this file, which was sent since";
+                        return Err(Error::new(operation, Source::Content(what.to_owned())));
+                    }
                     launch = earlier.launch;
                     remove_import!(tx, earlier.id, operation);
                 } else if !new.again {

@@ -208,6 +208,13 @@ impl Ledger {
                     }
                     Some(_) | None => Vec::new(),
                 };
+                if !restored.is_empty() {
+                    // Whoever else reads the list back may have read it before this was listed.
+                    sqlx::query("UPDATE quarantine SET read_at = NULL WHERE since IS NOT NULL")
+                        .execute(&mut *tx)
+                        .await
+                        .during(operation)?;
+                }
                 let found = matches.found.len() + restored.len();
                 let mut applied = Applied { found: found as u64, ..Applied::default() };
                 let by_id: HashMap<SmsId, &ListedText> = listed.iter().map(|text| (text.text.sms_id, text)).collect();

@@ -114,6 +114,14 @@ impl Ledger {
             .await
             .during(operation)?
             .rows_affected();
+            if let Some(since) = since.filter(|_| began == 0) {
+                // Who knows better since when it lacks something is heard; what was read so far counts for nothing then.
+                sqlx::query("UPDATE quarantine SET since = $1, read_at = NULL WHERE since > $1")
+                    .bind(ms(since))
+                    .execute(&mut *tx)
+                    .await
+                    .during(operation)?;
+            }
             if began == 1 {
                 let detail = "nothing is sent until the gateway's list was read back";
                 let event = Event { reason: Some(why.to_owned()), ..Event::new("quarantine", by, detail) };
@@ -124,12 +132,14 @@ impl Ledger {
         Ok(began == 1)
     }
 
-    /// Records that the list was read back completely, by a reading that began then.
-    pub async fn note_read_back(&self, began: Timestamp) -> Result<()> {
+    /// Records that the list was read back completely for this quarantine, by a reading that began then.
+    pub async fn note_read_back(&self, of: &Quarantine, began: Timestamp) -> Result<()> {
         let operation = "record that the list was read back";
         write_tx!(self, operation, |tx, dialect| {
-            sqlx::query("UPDATE quarantine SET read_at = $1 WHERE since IS NOT NULL")
+            sqlx::query("UPDATE quarantine SET read_at = $1 WHERE began_at = $2 AND since = $3")
                 .bind(ms(began))
+                .bind(ms(of.began_at))
+                .bind(ms(of.since))
                 .execute(&mut *tx)
                 .await
                 .during(operation)?;
@@ -137,14 +147,19 @@ impl Ledger {
         Ok(())
     }
 
-    /// Ends the quarantine: what is queued is sent from now on. Answers whether there was one.
-    pub async fn end_quarantine(&self, by: &str, why: &str, now: Timestamp) -> Result<bool> {
+    /// Ends the quarantine: what is queued is sent from now on. Answers whether there was one; with `read`, whether it was
+    /// that one still, as it was when the list was read for it.
+    pub async fn end_quarantine(&self, by: &str, why: &str, read: Option<&Quarantine>, now: Timestamp) -> Result<bool> {
         let operation = "end a quarantine";
         let ended = write_tx!(self, operation, |tx, dialect| {
             let ended = sqlx::query(sql(format!(
-                "UPDATE quarantine SET since = NULL, ledger = {} WHERE since IS NOT NULL",
+                "UPDATE quarantine SET since = NULL, ledger = {} WHERE since IS NOT NULL
+                 AND ($1 IS NULL OR began_at = $1 AND since = $2 AND read_at = $3)",
                 fresh_name(dialect)
             )))
+            .bind(read.map(|read| ms(read.began_at)))
+            .bind(read.map(|read| ms(read.since)))
+            .bind(read.and_then(|read| read.read_at).map(ms))
             .execute(&mut *tx)
             .await
             .during(operation)?

@@ -225,7 +225,7 @@ impl Ledger {
             .connect_with(options)
             .await
             .during("open the simulated ledger")?;
-        let sqlite = Sqlite { write: pool.clone(), read: pool, path: path.to_owned() };
+        let sqlite = Sqlite { write: pool.clone(), load: pool.clone(), read: pool, path: path.to_owned() };
         Ok(Self { db: Db::Sqlite(sqlite), clock: Clock::at(now) })
     }
 

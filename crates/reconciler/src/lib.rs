@@ -21,7 +21,6 @@ use campaign::{
 use gateway::{CallError, CallErrorKind, Gateway};
 use jiff::{SignedDuration, Timestamp};
 use ledger::{Ledger, OwnerGuard, chain};
-use odd::Odd;
 use std::{sync::Mutex, time::Duration};
 use tokio_util::sync::CancellationToken;
 
@@ -171,12 +170,10 @@ impl Reconciler {
     }
 
     async fn learn_statuses(&self) -> Result<bool, RoundError> {
-        let mut odd = Odd::default();
-        let swept = odd.set_aside(self.sweep_senders().await)?;
-        odd.set_aside(self.reread_windows().await)?;
-        odd.set_aside(self.ask_details().await)?;
-        odd.set_aside(self.audit().await)?;
-        odd.told().map(|()| swept)
+        // Each ends by itself when the gateway is away; one sender that the gateway is silent about must not end the others.
+        let (swept, reread) = (self.sweep_senders().await, self.reread_windows().await);
+        let (asked, audited) = (self.ask_details().await, self.audit().await);
+        reread.and(asked).and(audited).and(swept)
     }
 
     /// The gateway's clock minus the ledger's; asks the gateway when it was never measured.

@@ -10,7 +10,7 @@ use ledger::Quarantine;
 use std::collections::BTreeSet;
 
 /// The longest piece of the list that is read at a time, in seconds.
-const WINDOW_S: i64 = 3600;
+const WINDOW_S: i64 = 300;
 
 impl Reconciler {
     /// Reads the list back, when it is time, and ends the quarantine once a complete reading, a settle after the one before,
@@ -44,11 +44,11 @@ impl Reconciler {
         let quiet = quarantine.began_at + self.settings.send_limit + settle;
         if found == 0 && quarantine.read_at.is_some() && began >= quiet {
             let why = "two complete readings of the gateway's list agree";
-            if self.ledger.end_quarantine("reconciler", why, self.ledger.now()).await? {
+            if self.ledger.end_quarantine("reconciler", why, Some(quarantine), self.ledger.now()).await? {
                 tracing::warn!("the quarantine is over: what is queued is sent");
             }
         } else {
-            self.ledger.note_read_back(began).await?;
+            self.ledger.note_read_back(quarantine, began).await?;
         }
         Ok(())
     }

@@ -97,6 +97,21 @@ impl Reconciler {
         Ok(Some(Reading { texts, began }))
     }
 
+    /// One page of a window: how many pages there are, and how many of its texts are pending.
+    pub(crate) async fn sample(&self, sender: &SenderId, window: Window, page: u32) -> Result<(u32, u64), RoundError> {
+        let query = ListQuery {
+            sender: Some(sender.clone()),
+            sent_since: Timestamp::from_second(window.since).ok(),
+            sent_until: Timestamp::from_second(window.until).ok(),
+            page,
+            ..ListQuery::default()
+        };
+        let listed = self.gateway.list(CallClass::Status, &query).await?;
+        self.note_skew(listed.clock_skew);
+        let pending = |row: &&wire::Sms| row.delivery_status == wire::DeliveryStatus::Pending;
+        Ok((listed.last_page, listed.rows.iter().filter(pending).count() as u64))
+    }
+
     /// Measures the gateway's clock by the smallest reading that there is.
     pub(crate) async fn measure_skew(&self) -> Result<SignedDuration, RoundError> {
         let now = self.ledger.now();

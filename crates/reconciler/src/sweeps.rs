@@ -13,6 +13,9 @@ use std::time::Duration;
 /// Recipients that one window should list at most.
 const RECIPIENTS_A_WINDOW: u64 = 5_000;
 
+/// From so many recipients on, two calls for a sample weigh less than reading a window too early.
+const SAMPLED_FROM: u64 = 1_000;
+
 /// A list that moved is left alone for a moment: reading it costs calls.
 const AFTER_A_MOVE: Duration = Duration::from_secs(2);
 
@@ -64,12 +67,29 @@ impl Reconciler {
             enough_at: enough.map(|attempt| second(attempt.sending_at)),
         };
         let Some(window) = sweep::next_window(&state, &self.pace(first_look)) else { return Ok(false) };
+        let sampled = recipients >= SAMPLED_FROM && first_look < sweep::LONGEST_FIRST_LOOK;
+        if sampled && !self.is_mostly_final(sender, window).await? {
+            // Nothing of ours is between the last window and this one. What was learned is kept with how far the list was read.
+            let later = sweep::learn_first_look(first_look, 1, 1);
+            self.ledger.advance_cursor(sender, window.since - 1, later).await?;
+            return Ok(false);
+        }
         if !self.sweep_window(sender, window, first_look).await? {
             return Ok(false);
         }
         let passed: Vec<&OpenAttempt> = unread.into_iter().filter(|attempt| ended(attempt) <= window.until).collect();
         self.pass(&passed, first_look).await?;
         Ok(true)
+    }
+
+    /// Looks at the newest page of a window and at one in its middle; a few pages are read anyway.
+    async fn is_mostly_final(&self, sender: &SenderId, window: Window) -> Result<bool, RoundError> {
+        let (pages, pending) = self.sample(sender, window, 1).await?;
+        if pages < 20 || !sweep::is_mostly_final(pending) {
+            return Ok(pages < 20);
+        }
+        let (_, more) = self.sample(sender, window, pages / 2).await?;
+        Ok(sweep::is_mostly_final(pending + more))
     }
 
     /// Ends attempts that the list was read past and whose texts are all found; has the others looked for again.
@@ -118,7 +138,10 @@ impl Reconciler {
         let (listed, pending) = (reading.texts.len() as u64, applied.pending);
         tracing::debug!(sender = %sender, list.rows = listed, list.pending = pending, rows.found = applied.found, "read a window");
         let learned = if listed == 0 { first_look } else { sweep::learn_first_look(first_look, listed, pending) };
-        self.follow(sender, &reading.pending(), PendingWindow { id: -1, window, listed, looks: 1 }, pending).await?;
+        // Where texts take minutes, so do those that were not final yet.
+        let again = self.settings.first_look.max(learned / 4);
+        let seen = PendingWindow { id: -1, window, listed, looks: 1 };
+        self.follow(sender, &reading.pending(), seen, pending, again).await?;
         self.ledger.advance_cursor(sender, window.until, learned).await?;
         Ok(true)
     }
@@ -127,21 +150,29 @@ impl Reconciler {
     pub(crate) async fn reread_windows(&self) -> Result<(), RoundError> {
         let mut odd = Odd::default();
         for (sender, window) in self.ledger.due_windows(self.ledger.now()).await? {
-            odd.set_aside(self.reread_window(&sender, window).await)?;
+            let done = self.reread_window(&sender, window).await;
+            if matches!(&done, Err(RoundError::Gateway(_)) | Ok(false)) {
+                // The first windows in line must not keep the others from being read.
+                let at = self.ledger.now() + sweep::wait_before_look(self.settings.first_look, window.looks);
+                self.ledger.keep_window(&sender, &PendingWindow { looks: window.looks + 1, ..window }, at).await?;
+            }
+            odd.set_aside(done.map(|_| ()))?;
         }
         odd.told()
     }
 
-    async fn reread_window(&self, sender: &SenderId, window: PendingWindow) -> Result<(), RoundError> {
+    /// Answers whether the reading counts.
+    async fn reread_window(&self, sender: &SenderId, window: PendingWindow) -> Result<bool, RoundError> {
         let Some(reading) = self.read_window(CallClass::Status, sender, None, window.window).await? else {
-            return Ok(());
+            return Ok(false);
         };
         let skew = self.skew().await?;
         let now = self.ledger.now();
         let applied = self.ledger.apply_listing(sender, &reading.texts, skew, now).await?;
         self.ledger.note_reading(&reading.noted(sender, None, window.window, applied.found, skew), now).await?;
         let seen = PendingWindow { listed: reading.texts.len() as u64, looks: window.looks + 1, ..window };
-        self.follow(sender, &reading.pending(), seen, applied.pending).await
+        self.follow(sender, &reading.pending(), seen, applied.pending, self.settings.first_look).await?;
+        Ok(true)
     }
 
     /// Follows the pending texts of a window by whatever costs fewer calls.
@@ -151,9 +182,10 @@ impl Reconciler {
         pending: &[campaign::SmsId],
         window: PendingWindow,
         rows_pending: u64,
+        first_wait: SignedDuration,
     ) -> Result<(), RoundError> {
         let now = self.ledger.now();
-        let at = now + sweep::wait_before_look(self.settings.first_look, window.looks - 1);
+        let at = now + sweep::wait_before_look(first_wait, window.looks - 1);
         // Only the details give up and hold what stays pending for ever.
         let too_old = window.window.until < (now - self.settings.give_up).as_second();
         match sweep::follow(window.listed, rows_pending) {

@@ -1,6 +1,6 @@
 //! Noticing that the ledger was restored: more was sent from it than it knows.
 
-use ledger::{Ledger, chain};
+use ledger::Ledger;
 use queue::{Mark, MarkError};
 
 /// It could not be found out how far the sending has come.
@@ -39,11 +39,8 @@ pub async fn quarantine_if_behind(ledger: &Ledger, mark: &Mark, call: i64) -> Re
         return Ok(false);
     }
     let why = "more was sent from this ledger than it knows: it was restored from a backup, or lost commits";
-    match ledger.begin_quarantine("worker", why, None, ledger.now()).await {
-        Ok(true) => tracing::error!("{why}; nothing is sent until the gateway's list was read back: crier quarantine"),
-        Ok(false) => {}
-        // Whatever asks next finds the same; nothing is sent meanwhile.
-        Err(error) => tracing::warn!(error = %chain(&error), "a quarantine could not be begun"),
+    if ledger.begin_quarantine("worker", why, None, ledger.now()).await? {
+        tracing::error!("{why}; nothing is sent until the gateway's list was read back: crier quarantine");
     }
     Ok(true)
 }

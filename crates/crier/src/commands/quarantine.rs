@@ -53,6 +53,10 @@ pub(crate) async fn run(setup: &Setup, args: Args) -> anyhow::Result<Done> {
         None | Some(Deed::Status) => {}
         Some(Deed::Begin { since, reason }) => {
             let since = since.map(|text| time::from(setup, "--since", &text)).transpose()?;
+            if since.is_some_and(|since| since > ledger.now()) {
+                let advice = "Say when the backup was made, or earlier.";
+                return Err(Stop::failed("--since is yet to come").advise(advice).into());
+            }
             let seen = ledger.last_sign_of_life().await?;
             if since.is_none() && seen.is_some_and(|seen| ledger.now().duration_since(seen) < RUNNING) {
                 let what = "a process that sends is running on this ledger, or was until a minute ago";
@@ -70,7 +74,7 @@ pub(crate) async fn run(setup: &Setup, args: Args) -> anyhow::Result<Done> {
                 ));
                 return Ok(Done::Usage);
             }
-            ledger.end_quarantine(&setup.who, &reason, ledger.now()).await?;
+            ledger.end_quarantine(&setup.who, &reason, None, ledger.now()).await?;
         }
     }
     show(setup, &ledger).await

@@ -11,6 +11,7 @@ use ledger::{Applied, Claim, Delivery, ListedText, Start};
 on_both! {
     nothing_is_fed_claimed_or_begun_in_quarantine
     texts_of_the_gap_are_those_of_queued_rows_and_a_row_that_can_not_be_told_apart_is_held
+    a_reading_ends_only_the_quarantine_that_it_was_made_for
     a_quarantine_goes_back_to_the_last_sign_of_life_of_a_sender
 }
 
@@ -35,8 +36,8 @@ async fn nothing_is_fed_claimed_or_begun_in_quarantine(bench: &Bench) {
     assert!(backlog.waiting.is_empty() && backlog.lost.is_empty());
     assert_eq!((bench.states(&one).await, bench.states(&two).await), ("queued".into(), "queued".into()));
 
-    assert!(bench.ledger.end_quarantine("reconciler", "read back", at(101)).await.unwrap());
-    assert!(!bench.ledger.end_quarantine("reconciler", "read back", at(101)).await.unwrap());
+    assert!(bench.ledger.end_quarantine("reconciler", "read back", None, at(101)).await.unwrap());
+    assert!(!bench.ledger.end_quarantine("reconciler", "read back", None, at(101)).await.unwrap());
     let after = bench.ledger.identity().await.unwrap();
     assert_ne!(after.name, before.name, "its backups are another ledger now");
     bench.sending(one.chunk(), 102).await;
@@ -72,12 +73,30 @@ async fn texts_of_the_gap_are_those_of_queued_rows_and_a_row_that_can_not_be_tol
     assert_eq!(apply(bench, &[listed(15, 1, "hello", 5, Some(Delivery::Sent))], 603).await.found, 1);
     assert_eq!(bench.states(&two).await, "sent failed");
 
-    bench.ledger.end_quarantine("reconciler", "read back", at(700)).await.unwrap();
+    bench.ledger.end_quarantine("reconciler", "read back", None, at(700)).await.unwrap();
     let batches = bench.batches(one.chunk(), 701).await;
     assert_eq!(batches.iter().map(|batch| batch.destinations.len()).sum::<usize>(), 1, "only who was not texted");
     for check in bench.ledger.verify().await.unwrap() {
         assert!(check.holds, "{check:?}");
     }
+}
+
+async fn a_reading_ends_only_the_quarantine_that_it_was_made_for(bench: &Bench) {
+    let ledger = &bench.ledger;
+    assert!(ledger.begin_quarantine("ann", "the disk was lost", Some(at(100)), at(200)).await.unwrap());
+    let read = ledger.quarantine().await.unwrap().unwrap();
+    ledger.note_read_back(&read, at(201)).await.unwrap();
+    let read = ledger.quarantine().await.unwrap().unwrap();
+    assert_eq!(read.read_at, Some(at(201)));
+    // A person knows better since when it lacks something: a reading from the later time on no longer counts.
+    assert!(!ledger.begin_quarantine("ann", "it was older", Some(at(50)), at(202)).await.unwrap());
+    ledger.note_read_back(&read, at(203)).await.unwrap();
+    assert!(!ledger.end_quarantine("reconciler", "read back", Some(&read), at(204)).await.unwrap());
+    let wider = ledger.quarantine().await.unwrap().unwrap();
+    assert_eq!((wider.since, wider.read_at), (at(50), None));
+    ledger.note_read_back(&wider, at(205)).await.unwrap();
+    let wider = ledger.quarantine().await.unwrap().unwrap();
+    assert!(ledger.end_quarantine("reconciler", "read back", Some(&wider), at(206)).await.unwrap());
 }
 
 async fn a_quarantine_goes_back_to_the_last_sign_of_life_of_a_sender(bench: &Bench) {
