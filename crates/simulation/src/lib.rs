@@ -4,7 +4,7 @@
 //! Guarantee: a seed is a run, the same each time. After each commit and each call the invariants of `model` are checked, and
 //! at the end the gateway's own book is compared with the ledger.
 //!
-//! Deliberately not here: a second copy of the protocol. Time is virtual, the network is [`gateway`](::gateway)'s wire of the
+//! Deliberately not here: a second copy of the protocol. Time is virtual, the network is [`gateway`]'s wire of the
 //! simulation, and the database is the real one without its disk.
 
 #[cfg(feature = "simulated")]
