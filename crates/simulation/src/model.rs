@@ -168,13 +168,16 @@ impl Model {
         let state: RowState = change.is.as_deref().unwrap_or_default().parse().expect("a state");
         let operator = was.state == RowState::Held && state != RowState::Held && change.b.is_none()
             || was.decided && state == was.state;
+        // A worker that woke up late and had not begun takes its batch back: nothing of that was ever sent.
+        let proven_absent = was.state == RowState::Unknown
+            && change.text.as_deref().is_some_and(|why| why.starts_with("proven absent"));
         let is = Row {
             state,
             attempt: change.a,
             sms_id: change.b,
             reason: change.text.clone().unwrap_or_default(),
             decided: was.decided || operator,
-            resends: was.resends + u32::from(was.state == RowState::Unknown && is_requeued(&was, state)),
+            resends: was.resends + u32::from(proven_absent && is_requeued(&was, state)),
             ..was.clone()
         };
         self.final_states_are_never_left(id, &was, &is)?;
