@@ -187,13 +187,8 @@ impl Stages {
                 _ = beat.tick() => {
                     // A ledger that is down is the stages' to mention.
                     _ = self.ledger.set_clock().await;
-                    // A sign of life tells a quarantine from when on to read the list back: a ledger that may have been restored
-                    // gets none.
-                    let known = match &self.mark {
-                        Some(mark) => worker::quarantine_if_behind(&self.ledger, mark, 0).await.is_ok(),
-                        None => true,
-                    };
-                    if known && matches!(self.owner.beat(self.ledger.now()).await, Ok(false)) && !self.stop.is_cancelled() {
+                    let taken_for_dead = show_life(&self.ledger, &self.owner, self.mark.as_ref()).await;
+                    if taken_for_dead && !self.stop.is_cancelled() {
                         tracing::warn!("this process was taken for dead; it registers anew");
                         end = End::TakenForDead;
                         self.stop.cancel();
@@ -213,6 +208,16 @@ impl Stages {
         }
         failed.map_or(Ok(end), Err)
     }
+}
+
+/// Shows that this process lives; answers whether others have taken it for dead. The last sign of life in a backup tells a
+/// quarantine from when on to read the list back: a ledger that may have been restored gets none.
+async fn show_life(ledger: &Ledger, owner: &OwnerGuard, mark: Option<&Mark>) -> bool {
+    let known = match mark {
+        Some(mark) => worker::quarantine_if_behind(ledger, mark, 0).await.is_ok(),
+        None => true,
+    };
+    known && matches!(owner.beat(ledger.now()).await, Ok(false))
 }
 
 /// What keeps a process from beginning to send is what it needs being down.
@@ -279,4 +284,38 @@ pub(crate) async fn serve(setup: &Setup, kind: &str, stages: &[Stage], drain: bo
     }
     tracing::info!("{kind} ended");
     Ok(setup.stopper.done())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[tokio::test]
+    async fn a_ledger_that_may_have_been_restored_gets_no_sign_of_life() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(&format!("sqlite://{}", dir.path().join("ledger.db").display())).await.unwrap();
+        ledger.migrate().await.unwrap();
+        let backed_up = ledger.now() - SignedDuration::from_hours(1);
+        let owner = ledger.register_owner("worker", "here", std::process::id(), backed_up).await.unwrap();
+        let seen = ledger.last_sign_of_life().await.unwrap().expect("it registered");
+
+        // Nobody knows whether it was restored: the file can't be read.
+        let file = ledger.mark_file().expect("it is embedded");
+        fs::create_dir(&file).unwrap();
+        let mark = Mark::in_file(file.clone());
+        assert!(!show_life(&ledger, &owner, Some(&mark)).await);
+        assert_eq!(ledger.last_sign_of_life().await.unwrap(), Some(seen));
+
+        // It was: the quarantine has noted the last sign of life of before.
+        fs::remove_dir(&file).unwrap();
+        fs::write(&file, format!("{} 7\n", ledger.identity().await.unwrap().name)).unwrap();
+        assert!(!show_life(&ledger, &owner, Some(&mark)).await);
+        let quarantine = ledger.quarantine().await.unwrap().expect("the ledger knows of no call, seven were made");
+        assert!(quarantine.since <= seen, "{quarantine:?}");
+
+        assert!(!show_life(&ledger, &owner, Some(&mark)).await);
+        assert!(ledger.last_sign_of_life().await.unwrap() > Some(seen));
+        owner.end(ledger.now()).await.unwrap();
+    }
 }

@@ -245,4 +245,30 @@ mod tests {
         let of_small = next.iter().take_while(|(campaign, _)| campaign.0 == 2).count();
         assert_eq!(of_small, 10, "ten small chunks have as many recipients as a big one");
     }
+
+    #[tokio::test]
+    async fn nothing_expires_in_quarantine() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(&format!("sqlite://{}", dir.path().join("ledger.db").display())).await.unwrap();
+        ledger.migrate().await.unwrap();
+        let owner = ledger.register_owner("test", "here", std::process::id(), ledger.now()).await.unwrap();
+        let path = dir.path().join("spring.csv");
+        std::fs::write(&path, "phone,sender,text,valid_until\n07700900001,ACME,Hi,2026-03-02 10:00\n").unwrap();
+        let at = || "2026-03-02T09:00:00Z".parse().unwrap();
+        let preview = crate::check(&path, &crate::Options::default(), &crate::Checks::at(at())).unwrap();
+        let launch = crate::Launch { again: false, launched_by: "ann".into(), owner: owner.id(), rejects_dir: None };
+        crate::load(&ledger, &path, &preview, &launch, at, |_| {}, &CancellationToken::new()).await.unwrap();
+        let feeder = Feeder::new(ledger.clone(), Queue::in_process());
+        let expired = async || {
+            feeder.sweep().await.unwrap();
+            let mut results = ledger.results("spring", &[]).await.unwrap().expect("it was loaded");
+            results.next_page().await.unwrap().expect("it has a row")[0].state
+        };
+
+        // It may have been sent in time: only the list can tell.
+        assert!(ledger.begin_quarantine("ann", "the disk was lost", None, ledger.now()).await.unwrap());
+        assert_eq!(expired().await, campaign::RowState::Queued);
+        assert!(ledger.end_quarantine("reconciler", "read back", None, ledger.now()).await.unwrap());
+        assert_eq!(expired().await, campaign::RowState::Expired);
+    }
 }
