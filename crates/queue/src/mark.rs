@@ -2,8 +2,10 @@
 
 use redis::aio::ConnectionManager;
 use std::{
-    fs::File,
-    io::{self, Read, Seek, Write},
+    fmt,
+    fs::{self, File},
+    io::{self, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Arc, LazyLock, Mutex, PoisonError},
 };
@@ -63,6 +65,11 @@ impl Mark {
         Self::at(Place::File(path))
     }
 
+    /// Whether there is none.
+    pub fn is_nowhere(&self) -> bool {
+        matches!(self.place, Place::Nowhere)
+    }
+
     fn at(place: Place) -> Self {
         Self { place, ledger: Arc::default() }
     }
@@ -98,23 +105,51 @@ impl Mark {
     }
 }
 
-/// One line for each ledger: its name and the mark. Locked, for two processes may share the ledger.
+/// Where it is.
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Place::Redis { key, .. } => write!(f, "{key} on Redis"),
+            Place::File(path) => write!(f, "{}", path.display()),
+            Place::Nowhere => f.write_str("nowhere"),
+        }
+    }
+}
+
+/// One line for each ledger: its name and the mark. A new file takes the place of the old one, so that a crash leaves either
+/// of them whole: half a line would read as a lower mark, or as none.
 fn raise_in_file(path: &Path, name: &str, call: i64) -> io::Result<i64> {
-    let mut file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
-    file.lock()?;
-    let mut text = String::new();
-    file.read_to_string(&mut text)?;
+    let locked = locked(path)?;
+    let text = io::read_to_string(&locked)?;
     let of = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.parse::<i64>().ok();
     let before = text.lines().find_map(of).unwrap_or(0);
     if call > before {
         let others = text.lines().filter(|line| of(line).is_none());
         let lines: String =
             others.map(str::to_owned).chain([format!("{name} {call}")]).map(|line| line + "\n").collect();
-        file.rewind()?;
-        file.write_all(lines.as_bytes())?;
-        file.set_len(lines.len() as u64)?;
+        let mut new_path = path.as_os_str().to_owned();
+        new_path.push(".new");
+        let mut new = File::create(&new_path)?;
+        new.write_all(lines.as_bytes())?;
+        // Before the rename, which the disk may otherwise get first. The rename itself may wait: what is lost with the machine
+        // is the mark of its last seconds.
+        new.sync_data()?;
+        fs::rename(&new_path, path)?;
     }
     Ok(before)
+}
+
+/// The file with its lock, for two processes may share the ledger. Whoever waited for the lock of a file that was replaced
+/// meanwhile takes the new one.
+fn locked(path: &Path) -> io::Result<File> {
+    loop {
+        let file = File::options().read(true).append(true).create(true).open(path)?;
+        file.lock()?;
+        let (ours, there) = (file.metadata()?, fs::metadata(path));
+        if there.is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())) {
+            return Ok(file);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -134,5 +169,38 @@ mod tests {
         mark.be_of("two");
         assert_eq!(mark.raise(4).await.unwrap(), 0);
         assert_eq!(std::fs::read_to_string(path).unwrap(), "one 9\ntwo 4\n");
+    }
+
+    #[test]
+    fn a_crash_while_the_mark_is_written_leaves_the_one_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ledger.sent");
+        assert_eq!(raise_in_file(&path, "one", 12).unwrap(), 0);
+        let mut reader = File::open(&path).unwrap();
+        // What an earlier crash left beside it is no mark.
+        fs::write(dir.path().join("ledger.sent.new"), "one 9").unwrap();
+        assert_eq!(raise_in_file(&path, "one", 13).unwrap(), 12);
+        assert_eq!(io::read_to_string(&mut reader).unwrap(), "one 12\n", "the file of before is never written to");
+        assert_eq!(raise_in_file(&path, "one", 0).unwrap(), 13);
+        assert!(!dir.path().join("ledger.sent.new").exists());
+    }
+
+    #[test]
+    fn of_many_that_raise_the_mark_at_once_none_takes_it_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ledger.sent");
+        let before: Vec<i64> = std::thread::scope(|scope| {
+            let raising: Vec<_> = (1..=16)
+                .map(|call| {
+                    scope.spawn({
+                        let path = &path;
+                        move || raise_in_file(path, "one", call)
+                    })
+                })
+                .collect();
+            raising.into_iter().map(|raised| raised.join().unwrap().unwrap()).collect()
+        });
+        assert!(before.iter().all(|before| (0..=16).contains(before)), "{before:?}");
+        assert_eq!(raise_in_file(&path, "one", 0).unwrap(), 16);
     }
 }

@@ -3,13 +3,14 @@
 use super::file;
 use crate::{
     config::{QueueUrl, masked_url},
-    exit::{self, Done},
+    exit::{self, Done, Stop},
     output, serving,
     setup::Setup,
 };
 use gateway::{CallClass, Gateway, ListQuery};
 use jiff::SignedDuration;
 use ledger::Ledger;
+use queue::{Mark, Queue};
 use secrecy::ExposeSecret;
 use serde::Serialize;
 
@@ -91,11 +92,11 @@ pub(crate) async fn run(setup: &Setup, args: &Args) -> anyhow::Result<Done> {
             None
         }
     };
-    let queue_is_up = queue(setup, &mut findings).await;
+    let queue = queue(setup, &mut findings).await;
     match (setup.settings.gateway.credentials(), &ledger) {
         (Err(error), _) => findings.wrong("gateway", &error.into()),
         (Ok(_), None) => findings.look("gateway", "not tried: its token is kept in the ledger"),
-        (Ok(_), Some(_)) if !queue_is_up => {
+        (Ok(_), Some(_)) if queue.is_none() => {
             findings.look("gateway", "not tried: the call budget that all processes share is on Redis");
         }
         (Ok(_), Some(ledger)) => match setup.gateway_alone(ledger, "doctor").await {
@@ -104,6 +105,9 @@ pub(crate) async fn run(setup: &Setup, args: &Args) -> anyhow::Result<Done> {
         },
     }
     if let Some(ledger) = &ledger {
+        if let Some(queue) = &queue {
+            mark(ledger, &queue.mark(ledger.mark_file()), &mut findings).await?;
+        }
         contents(ledger, &mut findings).await?;
     }
     if setup.json {
@@ -121,19 +125,58 @@ pub(crate) async fn run(setup: &Setup, args: &Args) -> anyhow::Result<Done> {
     Ok(findings.done())
 }
 
-/// Answers whether the queue can be used.
-async fn queue(setup: &Setup, findings: &mut Findings) -> bool {
-    match &setup.settings.queue_url {
-        QueueUrl::Memory => findings.ok("queue", "memory: inside `crier run`; worker and reconciler need redis://"),
-        QueueUrl::Redis(url) => match setup.queue().await {
-            Ok(_) => findings.ok("queue", format!("{} is reachable", masked_url(url.expose_secret()))),
-            Err(error) => {
-                findings.wrong("queue", &error);
-                return false;
-            }
-        },
+/// The queue, if it can be used.
+async fn queue(setup: &Setup, findings: &mut Findings) -> Option<Queue> {
+    let made = setup.queue().await;
+    match (&setup.settings.queue_url, &made) {
+        (_, Err(error)) => findings.wrong("queue", error),
+        (QueueUrl::Memory, Ok(_)) => {
+            findings.ok("queue", "memory: inside `crier run`; worker and reconciler need redis://");
+        }
+        (QueueUrl::Redis(url), Ok(_)) => {
+            findings.ok("queue", format!("{} is reachable", masked_url(url.expose_secret())));
+        }
     }
-    true
+    made.ok()
+}
+
+/// What tells that the ledger was restored from a backup.
+async fn mark(ledger: &Ledger, mark: &Mark, findings: &mut Findings) -> anyhow::Result<()> {
+    if mark.is_nowhere() {
+        let found = "nothing but the ledger knows how many calls were made: the queue is memory: and the ledger is a server's. \
+             After a restore say `crier quarantine begin` before anything is sent";
+        findings.look("mark", found);
+        return Ok(());
+    }
+    // The mark first: what is sent meanwhile raises both.
+    mark.be_of(&ledger.identity().await?.name);
+    let marked = match mark.raise(0).await {
+        Ok(marked) => marked,
+        Err(error) => {
+            let what = format!("it can't be read how many calls were made, at {mark}: nothing is sent");
+            findings.wrong("mark", &Stop::dependency(what).because(error).into());
+            return Ok(());
+        }
+    };
+    let begun = ledger.identity().await?.begun;
+    if marked > begun {
+        let calls = output::counted(marked.abs_diff(begun), "call");
+        let found = format!(
+            "{calls} that {mark} knows of are not in the ledger: it was restored, or lost commits; crier quarantine begin"
+        );
+        findings.look("mark", found);
+    } else if marked == 0 && begun > 0 {
+        let found = format!(
+            "{mark} was lost, and comes with the next call; if the ledger was restored, too, say `crier quarantine begin` now"
+        );
+        findings.look("mark", found);
+    } else {
+        findings.ok(
+            "mark",
+            format!("{mark} knows of {} as the ledger does", output::counted(marked.unsigned_abs(), "call")),
+        );
+    }
+    Ok(())
 }
 
 /// Asks the gateway for its senders, and for its time.
@@ -221,9 +264,30 @@ mod tests {
     fn credentials_weigh_more_than_what_is_down() {
         let mut findings = Findings::default();
         assert_eq!(findings.done(), Done::Well);
-        findings.wrong("queue", &crate::exit::Stop::dependency("down").into());
+        findings.wrong("queue", &Stop::dependency("down").into());
         assert_eq!(findings.done(), Done::Dependency);
-        findings.wrong("gateway", &crate::exit::Stop::config("refused").into());
+        findings.wrong("gateway", &Stop::config("refused").into());
         assert_eq!(findings.done(), Done::Config);
+    }
+
+    #[tokio::test]
+    async fn a_ledger_that_lacks_calls_is_shown_and_so_is_one_that_nothing_else_knows() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(&format!("sqlite://{}", dir.path().join("ledger.db").display())).await.unwrap();
+        ledger.migrate().await.unwrap();
+        let found = async |at: &Mark| {
+            let mut findings = Findings::default();
+            mark(&ledger, at, &mut findings).await.unwrap();
+            let finding = findings.0.pop().expect("something is said");
+            (finding.verdict, finding.found)
+        };
+        let file = Mark::in_file(ledger.mark_file().expect("it is embedded"));
+        let (verdict, words) = found(&file).await;
+        assert!(verdict == Verdict::Ok && words.contains("ledger.sent knows of 0 calls"), "{words}");
+        file.raise(3).await.unwrap();
+        let (verdict, words) = found(&file).await;
+        assert!(verdict == Verdict::Look && words.starts_with("3 calls that "), "{words}");
+        let (verdict, words) = found(&Mark::nowhere()).await;
+        assert!(verdict == Verdict::Look && words.contains("crier quarantine begin"), "{words}");
     }
 }
