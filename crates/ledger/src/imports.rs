@@ -170,7 +170,7 @@ macro_rules! remove_import {
 }
 
 /// A process that loads a file says so at each transaction; after this silence it has lost its claim on the file.
-const LOADING_SILENCE: SignedDuration = SignedDuration::from_secs(60);
+pub(crate) const LOADING_SILENCE: SignedDuration = SignedDuration::from_secs(60);
 
 #[derive(sqlx::FromRow)]
 struct Earlier {

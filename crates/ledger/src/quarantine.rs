@@ -9,6 +9,8 @@ use crate::{
     db::{Dialect, read_conn, sql, write_tx},
     error::During,
     events::append_event,
+    feed::ms_of,
+    imports::LOADING_SILENCE,
     time::{instant, ms},
 };
 use jiff::{SignedDuration, Timestamp};
@@ -148,18 +150,28 @@ impl Ledger {
     }
 
     /// Ends the quarantine: what is queued is sent from now on. Answers whether there was one; with `read`, whether it was
-    /// that one still, as it was when the list was read for it.
-    pub async fn end_quarantine(&self, by: &str, why: &str, read: Option<&Quarantine>, now: Timestamp) -> Result<bool> {
+    /// that one still, as it was when the list was read for it by a reading that began at that time, and no file was loaded
+    /// since then or is being loaded: its rows were not compared with the list.
+    pub async fn end_quarantine(
+        &self,
+        by: &str,
+        why: &str,
+        read: Option<(&Quarantine, Timestamp)>,
+        now: Timestamp,
+    ) -> Result<bool> {
         let operation = "end a quarantine";
         let ended = write_tx!(self, operation, |tx, dialect| {
             let ended = sqlx::query(sql(format!(
                 "UPDATE quarantine SET since = NULL, ledger = {} WHERE since IS NOT NULL
-                 AND ($1 IS NULL OR began_at = $1 AND since = $2 AND read_at = $3)",
+                 AND ($1 IS NULL OR began_at = $1 AND since = $2 AND read_at = $3 AND NOT EXISTS
+                    (SELECT 1 FROM imports WHERE touched_at >= $4 OR (state = 'loading' AND touched_at >= $5)))",
                 fresh_name(dialect)
             )))
-            .bind(read.map(|read| ms(read.began_at)))
-            .bind(read.map(|read| ms(read.since)))
-            .bind(read.and_then(|read| read.read_at).map(ms))
+            .bind(read.map(|(of, _)| ms(of.began_at)))
+            .bind(read.map(|(of, _)| ms(of.since)))
+            .bind(read.and_then(|(of, _)| of.read_at).map(ms))
+            .bind(read.map(|(_, began)| ms(began)))
+            .bind(ms(now) - ms_of(LOADING_SILENCE))
             .execute(&mut *tx)
             .await
             .during(operation)?

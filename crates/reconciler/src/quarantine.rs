@@ -44,12 +44,12 @@ impl Reconciler {
         let quiet = quarantine.began_at + self.settings.send_limit + settle;
         if found == 0 && quarantine.read_at.is_some() && began >= quiet {
             let why = "two complete readings of the gateway's list agree";
-            if self.ledger.end_quarantine("reconciler", why, Some(quarantine), self.ledger.now()).await? {
+            if self.ledger.end_quarantine("reconciler", why, Some((quarantine, began)), self.ledger.now()).await? {
                 tracing::warn!("the quarantine is over: what is queued is sent");
+                return Ok(());
             }
-        } else {
-            self.ledger.note_read_back(quarantine, began).await?;
         }
+        self.ledger.note_read_back(quarantine, began).await?;
         Ok(())
     }
 

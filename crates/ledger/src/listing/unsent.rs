@@ -10,9 +10,14 @@ pub(super) const UNSENT: &str =
 pub(super) const TWIN: &str = "the ledger was restored, and the list shows this text to this number fewer times than it stands \
     here: whether it was this row's can't be told";
 
+/// The reason of a row whose file may be one that was sent after the backup, and was launched anew.
+pub(super) const LAUNCHED_ANEW: &str = "the ledger was restored, and the list shows this text to this number from before this \
+    file was launched: whether its file was launched anew can't be told";
+
 /// Explains listed texts that no open row explains by rows that are queued. Each gets an attempt that says where it comes
 /// from. Of rows that can't be told apart and of which only some are listed, the first of the others is held, if nothing of
-/// its recipient is open; those after it wait behind it.
+/// its recipient is open; those after it wait behind it. A row that came into the ledger after the time from which on the
+/// list is read back can't have been sent before, but its file can, if the backup lacks it: it is held, too.
 macro_rules! explain_by_unsent {
     ($tx:expr, $dialect:expr, $sender:expr, $listed:expr, $matches:expr, $skew:expr, $owner:expr, $now:expr, $operation:expr) => {{
         let left: HashSet<SmsId> = $matches.unexplained.iter().copied().collect();
@@ -56,14 +61,27 @@ macro_rules! explain_by_unsent {
                 twins.push(row.row);
             }
         }
-        let mut groups: BTreeMap<(ChunkId, i64, bool), Vec<RowId>> = BTreeMap::new();
-        for (row, held) in found.iter().map(|(row, _)| (*row, false)).chain(twins.iter().map(|row| (*row, true))) {
-            groups.entry((row.chunk(), about[&row].1, held)).or_default().push(row);
+        let since: Option<i64> =
+            sqlx::query_scalar("SELECT since FROM quarantine").fetch_one(&mut *$tx).await.during($operation)?;
+        let anew: Vec<Open> = unsent
+            .iter()
+            .filter(|row| !taken.contains(&row.row) && !twins.contains(&row.row))
+            .filter(|row| since.is_some_and(|since| about[&row.row].2 >= since))
+            .map(|row| Open { earliest: i64::MIN, ..row.clone() })
+            .collect();
+        let unexplained: HashSet<SmsId> = $matches.unexplained.iter().copied().collect();
+        let before: Vec<Listed> = texts.iter().filter(|text| unexplained.contains(&text.sms_id)).cloned().collect();
+        let anew = match_listed(&before, &anew).found;
+        let mut groups: BTreeMap<(ChunkId, i64, Option<&str>), Vec<RowId>> = BTreeMap::new();
+        let held = twins.iter().map(|row| (*row, Some($crate::listing::unsent::TWIN)));
+        let held = held.chain(anew.iter().map(|(row, _)| (*row, Some($crate::listing::unsent::LAUNCHED_ANEW))));
+        for (row, hold) in found.iter().map(|(row, _)| (*row, None)).chain(held) {
+            groups.entry((row.chunk(), about[&row].1, hold)).or_default().push(row);
         }
         let times: HashMap<SmsId, i64> = texts.iter().map(|text| (text.sms_id, text.time * 1000 - ms_of($skew))).collect();
         let ids: HashMap<RowId, SmsId> = found.iter().copied().collect();
         let mut restored = Vec::new();
-        for ((chunk, text, held), rows) in groups {
+        for ((chunk, text, hold), rows) in groups {
             // One that is listed late must not be older than its attempt.
             let at = rows.iter().map(|row| ids.get(row).map_or(about[row].2, |id| times[id])).min().unwrap_or(ms($now));
             let attempt: i64 = sqlx::query_scalar(
@@ -116,7 +134,7 @@ macro_rules! explain_by_unsent {
                                 AND o.destination = messages.destination AND {LIVE})"
                     )))
                     .bind(row.0)
-                    .bind($crate::listing::unsent::TWIN)
+                    .bind(hold)
                     .bind(attempt)
                     .bind(ms($now))
                     .execute(&mut *$tx)
@@ -126,7 +144,7 @@ macro_rules! explain_by_unsent {
                 };
             }
             if changed > 0 {
-                let detail = if held { "held: it can't be told from a row that was sent" } else { "found in the gateway's list" };
+                let detail = if hold.is_some() { "held: it can't be told from a row that was sent" } else { "found in the gateway's list" };
                 let detail = format!("the ledger was restored; {detail}");
                 let event = Event {
                     attempt: Some(AttemptId(attempt)),

@@ -2,17 +2,21 @@
 
 use crate::{
     Bench, SHOP, at,
-    bench::{REPLAY_AFTER, listed, sender},
+    bench::{REPLAY_AFTER, listed, row, sender, text},
     on_both,
 };
+use campaign::ChunkId;
 use jiff::SignedDuration;
-use ledger::{Applied, Claim, Delivery, ListedText, Start};
+use ledger::{Applied, Claim, Delivery, ErrorKind, ImportStart, ListedText, NewChunk, Start};
 
 on_both! {
     nothing_is_fed_claimed_or_begun_in_quarantine
     texts_of_the_gap_are_those_of_queued_rows_and_a_row_that_can_not_be_told_apart_is_held
     a_reading_ends_only_the_quarantine_that_it_was_made_for
     a_quarantine_goes_back_to_the_last_sign_of_life_of_a_sender
+    a_half_loaded_file_that_was_sent_since_the_backup_is_not_loaded_anew
+    a_file_that_was_sent_since_the_backup_and_is_launched_anew_is_held
+    a_quarantine_does_not_end_while_a_file_is_loaded
 }
 
 async fn begin(bench: &Bench, second: i64) -> bool {
@@ -91,12 +95,12 @@ async fn a_reading_ends_only_the_quarantine_that_it_was_made_for(bench: &Bench) 
     // A person knows better since when it lacks something: a reading from the later time on no longer counts.
     assert!(!ledger.begin_quarantine("ann", "it was older", Some(at(50)), at(202)).await.unwrap());
     ledger.note_read_back(&read, at(203)).await.unwrap();
-    assert!(!ledger.end_quarantine("reconciler", "read back", Some(&read), at(204)).await.unwrap());
+    assert!(!ledger.end_quarantine("reconciler", "read back", Some((&read, at(203))), at(204)).await.unwrap());
     let wider = ledger.quarantine().await.unwrap().unwrap();
     assert_eq!((wider.since, wider.read_at), (at(50), None));
     ledger.note_read_back(&wider, at(205)).await.unwrap();
     let wider = ledger.quarantine().await.unwrap().unwrap();
-    assert!(ledger.end_quarantine("reconciler", "read back", Some(&wider), at(206)).await.unwrap());
+    assert!(ledger.end_quarantine("reconciler", "read back", Some((&wider, at(205))), at(206)).await.unwrap());
 }
 
 async fn a_quarantine_goes_back_to_the_last_sign_of_life_of_a_sender(bench: &Bench) {
@@ -108,4 +112,76 @@ async fn a_quarantine_goes_back_to_the_last_sign_of_life_of_a_sender(bench: &Ben
     assert!(bench.ledger.begin_quarantine("worker", "it was restored", None, at(6000)).await.unwrap());
     let quarantine = bench.ledger.quarantine().await.unwrap().unwrap();
     assert!(quarantine.since <= at(2000) && quarantine.since > at(1000), "{quarantine:?}");
+}
+
+async fn a_half_loaded_file_that_was_sent_since_the_backup_is_not_loaded_anew(bench: &Bench) {
+    // The backup was made while a process loaded the first of two chunks; that process is not of this life.
+    let loader = bench.ledger.register_owner("test", "here", 1, at(0)).await.unwrap();
+    let mut new = bench.new_import("spring", 3, 0);
+    new.owner = loader.id();
+    let (import, id) = bench.begin(&new, 0).await;
+    let rows = (2..).zip([1, 2]).map(|(n, number)| row(import, n, number)).collect();
+    let chunk = NewChunk { id: ChunkId::nth(import, 0), campaign: id, texts: vec![text(import, "hello")], rows };
+    bench.ledger.append_chunks(import, &[chunk], at(1)).await.unwrap();
+    loader.end(at(2)).await.unwrap();
+
+    begin(bench, 600).await;
+    // The list shows that the loading was finished and the file sent after the backup.
+    assert_eq!(apply(bench, &[listed(11, 1, "hello", 30, Some(Delivery::Sent))], 601).await.found, 1);
+    new.owner = bench.owner.id();
+    let error = bench.ledger.begin_import(&new, at(700)).await.expect_err("its other rows were sent, too");
+    assert_eq!(error.kind(), ErrorKind::Broken);
+    assert!(std::error::Error::source(&error).unwrap().to_string().contains("which was sent since"), "{error:?}");
+    assert_eq!(bench.raw.int("SELECT count(*) FROM messages WHERE state = 'sent'").await, 1, "what is known stays");
+}
+
+async fn a_file_that_was_sent_since_the_backup_and_is_launched_anew_is_held(bench: &Bench) {
+    // The backup, of second 0, does not have the file: its texts went out at second 100. `crier run` launches it anew, and
+    // its worker finds out afterwards that the ledger was restored.
+    let (import, id) = bench.begin(&bench.new_import("spring", 2, 0), 598).await;
+    let rows = (2..).zip([1, 2]).map(|(n, number)| row(import, n, number)).collect();
+    let chunk = NewChunk { id: ChunkId::nth(import, 0), campaign: id, texts: vec![text(import, "hello")], rows };
+    let chunk_id = chunk.id;
+    bench.ledger.append_chunks(import, &[chunk], at(599)).await.unwrap();
+    bench.ledger.finish_import(import, at(599)).await.unwrap();
+    let spring = crate::bench::Launched { import, id, chunks: vec![chunk_id] };
+    begin(bench, 600).await;
+
+    let gap = [listed(11, 1, "hello", 100, Some(Delivery::Sent)), listed(12, 3, "hello", 100, Some(Delivery::Sent))];
+    for second in [603, 604] {
+        // Whether the person was texted for this file or for another, nobody can know: not found, not sent.
+        assert_eq!(apply(bench, &gap, second).await.found, 0);
+        assert_eq!(bench.states(&spring).await, "held queued");
+    }
+    assert!(bench.reason(&spring, 0).await.contains("whether its file was launched anew can't be told"));
+    bench.ledger.end_quarantine("reconciler", "read back", None, at(700)).await.unwrap();
+    let batches = bench.batches(spring.chunk(), 701).await;
+    assert_eq!(batches.iter().map(|batch| batch.destinations.len()).sum::<usize>(), 1, "only who was not texted");
+}
+
+async fn a_quarantine_does_not_end_while_a_file_is_loaded(bench: &Bench) {
+    let ledger = &bench.ledger;
+    begin(bench, 600).await;
+    let read = async |second: i64| {
+        ledger.note_read_back(&ledger.quarantine().await.unwrap().unwrap(), at(second)).await.unwrap();
+        ledger.quarantine().await.unwrap().unwrap()
+    };
+    let ends = async |began: i64, now: i64| {
+        let quarantine = read(began - 1).await;
+        ledger.end_quarantine("reconciler", "read back", Some((&quarantine, at(began))), at(now)).await.unwrap()
+    };
+    // Its rows come a chunk at a time: those that come next would be compared with nothing.
+    let new = bench.new_import("spring", 1, 0);
+    let (import, id) = bench.begin(&new, 700).await;
+    assert!(!ends(710, 720).await, "it is being loaded");
+    let rows = vec![row(import, 2, 1)];
+    let chunk = NewChunk { id: ChunkId::nth(import, 0), campaign: id, texts: vec![text(import, "hello")], rows };
+    ledger.append_chunks(import, &[chunk], at(725)).await.unwrap();
+    ledger.finish_import(import, at(730)).await.unwrap();
+    assert!(!ends(730, 740).await, "it was loaded after the reading had begun");
+    // One that stopped in the middle is loaded anew before anything of it is sent.
+    let dead = bench.ledger.begin_import(&bench.new_import("summer", 1, 0), at(740)).await.unwrap();
+    assert!(matches!(dead, ImportStart::Load { .. }));
+    assert!(!ends(790, 795).await);
+    assert!(ends(800, 801).await);
 }
