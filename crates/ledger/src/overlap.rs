@@ -55,44 +55,73 @@ const TEXTED: &str = "m.state IN ('sending', 'unknown', 'held', 'accepted', 'sen
 /// Texts to one number that are looked at: bounds the answer for a number that every campaign has.
 const TEXTS_A_NUMBER: u32 = 50;
 
-/// The texts that recipients in a JSON array (`$1`: number, sender, text) got since `$2`.
+/// The texts that recipients in a JSON array (`$1`: number, sender, text, and the hashes that stay of number and text when they
+/// are purged) got since `$2`.
 ///
-/// Each recipient is looked up in the index `texts_of_a_number`. Postgres is given no choice (a LATERAL with a LIMIT is
-/// nothing that can be hashed), else it would read all messages where its statistics say that there are few.
+/// Each recipient is looked up in the indexes `texts_of_a_number` and `texts_of_a_purged_number`. Postgres is given no choice (a
+/// LATERAL with a LIMIT is nothing that can be hashed), else it would read all messages where its statistics say that there
+/// are few.
 fn texted_since(dialect: Dialect) -> String {
     match dialect {
-        Dialect::Sqlite => format!(
-            "SELECT r.key, m.campaign_id, max(m.attempted_at),
-                    max(CASE WHEN t.body = json_extract(r.value, '$[2]') THEN m.attempted_at END),
-                    max(m.sender = json_extract(r.value, '$[1]'))
-             FROM json_each($1) r
-             CROSS JOIN messages m INDEXED BY texts_of_a_number
-                ON m.destination = json_extract(r.value, '$[0]') AND m.attempted_at >= $2 AND {TEXTED}
-             LEFT JOIN texts t ON t.id = m.text_id
-             GROUP BY r.key, m.campaign_id"
-        ),
-        Dialect::Postgres => format!(
-            "SELECT r.n - 1, m.campaign_id, max(m.attempted_at),
-                    max(CASE WHEN t.body = r.value->>2 THEN m.attempted_at END),
+        Dialect::Sqlite => {
+            let texts = |index: &str, number: &str| {
+                format!(
+                    "SELECT r.key AS nth, m.campaign_id, m.attempted_at,
+                        CASE WHEN t.body = json_extract(r.value, '$[2]') OR t.body_hash = json_extract(r.value, '$[4]')
+                            THEN m.attempted_at END AS same_text_at,
+                        m.sender = json_extract(r.value, '$[1]') AS same_sender
+                     FROM json_each($1) r
+                     CROSS JOIN messages m INDEXED BY {index} ON {number} AND m.attempted_at >= $2 AND {TEXTED}
+                     LEFT JOIN texts t ON t.id = m.text_id"
+                )
+            };
+            format!(
+                "SELECT nth, campaign_id, max(attempted_at), max(same_text_at), max(same_sender) FROM ({} UNION ALL {})
+                 GROUP BY nth, campaign_id",
+                texts("texts_of_a_number", "m.destination = json_extract(r.value, '$[0]')"),
+                texts("texts_of_a_purged_number", "m.destination_hash = json_extract(r.value, '$[3]')")
+            )
+        }
+        Dialect::Postgres => {
+            let texts = |number: &str, attempted_at: &str| {
+                format!(
+                    "(SELECT m.campaign_id, m.attempted_at, m.sender, m.text_id FROM messages m
+                      WHERE {number} AND {attempted_at} >= $2 AND {TEXTED}
+                      ORDER BY m.attempted_at DESC LIMIT {TEXTS_A_NUMBER})"
+                )
+            };
+            format!(
+                "SELECT r.n - 1, m.campaign_id, max(m.attempted_at),
+                    max(CASE WHEN t.body = r.value->>2 OR t.body_hash = r.value->>4 THEN m.attempted_at END),
                     max(CASE WHEN m.sender = r.value->>1 THEN 1 ELSE 0 END)::bigint
-             FROM json_array_elements($1::json) WITH ORDINALITY AS r(value, n)
-             CROSS JOIN LATERAL
-                (SELECT m.campaign_id, m.attempted_at, m.sender, m.text_id FROM messages m
-                 WHERE m.destination = (r.value->>0)::bigint AND m.attempted_at >= $2 AND {TEXTED}
-                 ORDER BY m.attempted_at DESC LIMIT {TEXTS_A_NUMBER}) m
-             LEFT JOIN texts t ON t.id = m.text_id
-             GROUP BY r.n, m.campaign_id"
-        ),
+                 FROM json_array_elements($1::json) WITH ORDINALITY AS r(value, n)
+                 CROSS JOIN LATERAL ({} UNION ALL {}) m
+                 LEFT JOIN texts t ON t.id = m.text_id
+                 GROUP BY r.n, m.campaign_id",
+                texts("m.destination = (r.value->>0)::bigint", "m.attempted_at"),
+                // Not the bare column: it would let the other index be read from end to end.
+                texts("m.destination_hash = r.value->>3", "coalesce(m.attempted_at, 0)")
+            )
+        }
     }
 }
 
 impl Ledger {
-    /// What these recipients got since then, campaign by campaign; who got nothing is not in the answer.
+    /// What these recipients got since then, campaign by campaign; who got nothing is not in the answer. Texts and numbers
+    /// that were purged meanwhile are known by what stays of them.
     ///
     /// Cost: by the recipients asked for, not by the ledger. Ask for a thousand or so at a time.
     pub async fn texted_since(&self, recipients: &[Recipient<'_>], since: Timestamp) -> Result<Vec<Texted>> {
         let operation = "look for earlier texts to the same people";
-        let asked: Vec<_> = recipients.iter().map(|r| (r.destination.as_u64(), r.sender.as_str(), r.text)).collect();
+        let key = self.purge_key_if_any().await?;
+        let asked: Vec<_> = recipients
+            .iter()
+            .map(|r| {
+                let (number, text) =
+                    key.as_ref().map(|key| (key.of_number(r.destination), key.of_text(r.text))).unzip();
+                (r.destination.as_u64(), r.sender.as_str(), r.text, number, text)
+            })
+            .collect();
         let asked = serde_json::to_string(&asked).expect("numbers and texts are JSON");
         let found: Vec<(i64, i64, i64, Option<i64>, i64)> = read_conn!(self, operation, |conn, dialect| {
             sqlx::query_as(sql(texted_since(dialect)))
@@ -202,8 +231,9 @@ mod tests {
     async fn plan(url: &str) -> String {
         let ledger = Ledger::open(url).await.unwrap();
         ledger.migrate().await.unwrap();
-        let bound =
-            |statement: String| statement.replace("$1", "'[[447700900001, \"SHOP\", \"hello\"]]'").replace("$2", "1");
+        let bound = |statement: String| {
+            statement.replace("$1", "'[[447700900001, \"SHOP\", \"hello\", \"ab\", \"cd\"]]'").replace("$2", "1")
+        };
         let lines: Vec<String> = match &ledger.db {
             Db::Sqlite(db) => sqlx::query(sql(format!("EXPLAIN QUERY PLAN {}", bound(texted_since(Dialect::Sqlite)))))
                 .fetch_all(&db.read)
@@ -231,7 +261,7 @@ mod tests {
     }
 
     fn check(plan: &str) {
-        assert!(plan.contains("texts_of_a_number"), "{plan}");
+        assert!(plan.contains("texts_of_a_number") && plan.contains("texts_of_a_purged_number"), "{plan}");
         assert!(!plan.contains("Seq Scan on messages") && !plan.contains("SCAN m"), "{plan}");
     }
 

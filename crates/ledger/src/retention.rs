@@ -4,8 +4,9 @@
 //! resolved by. It is done in portions, each in a transaction of its own and harmless when repeated, so that a crash or a second
 //! purge at the same time costs nothing.
 //!
-//! In place of a number stay a masked one and a keyed hash, by which rows to one person can still be told to be that. The key
-//! is the ledger's own and never leaves it: whoever has the whole ledger can try all numbers, whoever has an extract can't.
+//! In place of a number stay a masked one and a keyed hash, in place of a text a keyed hash: by them a plan still tells who got
+//! which text ([`Ledger::texted_since`]). The key is the ledger's own and never leaves it: whoever has the whole ledger can try
+//! all numbers, whoever has an extract can't.
 
 use crate::{
     Event, Ledger, Result,
@@ -143,12 +144,13 @@ impl Ledger {
     pub async fn purge(&self, retention: Retention, who: &str, now: Timestamp) -> Result<Purged> {
         let (texts_before, numbers_before) = (ms(retention.texts_before), ms(retention.numbers_before));
         let mut purged = Purged::default();
-        for import in self.old_files(old_files!("texts_purged_at"), texts_before).await? {
-            purged.texts += self.purge_texts(import, who, now).await?;
-        }
+        let texts = self.old_files(old_files!("texts_purged_at"), texts_before).await?;
         let numbers = self.old_files(old_files!("numbers_purged_at"), numbers_before).await?;
-        if !numbers.is_empty() {
-            let key = self.number_key().await?;
+        if !texts.is_empty() || !numbers.is_empty() {
+            let key = self.purge_key().await?;
+            for import in texts {
+                purged.texts += self.purge_texts(import, &key, who, now).await?;
+            }
             for import in numbers {
                 purged.numbers += self.purge_numbers(import, &key, who, now).await?;
             }
@@ -169,22 +171,31 @@ impl Ledger {
         }))
     }
 
-    async fn purge_texts(&self, import: i64, who: &str, now: Timestamp) -> Result<u64> {
+    async fn purge_texts(&self, import: i64, key: &PurgeKey, who: &str, now: Timestamp) -> Result<u64> {
         let operation = "purge the texts of a file";
         let mut purged = 0;
         loop {
             let portion = write_tx!(self, operation, |tx, dialect| {
-                sqlx::query(
-                    "UPDATE texts SET body = NULL WHERE id IN (SELECT id FROM texts
-                     WHERE id BETWEEN $1 * 4294967296 AND $1 * 4294967296 + 4294967295 AND body IS NOT NULL
-                     ORDER BY id LIMIT $2)",
+                let texts: Vec<(i64, String)> = sqlx::query_as(
+                    "SELECT id, body FROM texts WHERE id BETWEEN $1 * 4294967296 AND $1 * 4294967296 + 4294967295
+                        AND body IS NOT NULL ORDER BY id LIMIT $2",
                 )
                 .bind(import)
                 .bind(PORTION)
-                .execute(&mut *tx)
+                .fetch_all(&mut *tx)
                 .await
-                .during(operation)?
-                .rows_affected()
+                .during(operation)?;
+                for part in texts.chunks(1_000) {
+                    let mut update = QueryBuilder::new("WITH purged (id, hash) AS (");
+                    update.push_values(part, |mut values, (id, body)| {
+                        values.push_bind(*id).push_bind(key.of_text(body));
+                    });
+                    update.push(
+                        ") UPDATE texts SET body = NULL, body_hash = purged.hash FROM purged WHERE texts.id = purged.id",
+                    );
+                    update.build().execute(&mut *tx).await.during(operation)?;
+                }
+                texts.len() as u64
             });
             purged += portion;
             if portion == 0 {
@@ -211,7 +222,7 @@ impl Ledger {
         Ok(purged)
     }
 
-    async fn purge_numbers(&self, import: i64, key: &hmac::Key, who: &str, now: Timestamp) -> Result<u64> {
+    async fn purge_numbers(&self, import: i64, key: &PurgeKey, who: &str, now: Timestamp) -> Result<u64> {
         let operation = "purge the numbers of a file";
         let (mut purged, mut after) = (0, -1);
         loop {
@@ -244,7 +255,7 @@ impl Ledger {
                         let number = number.and_then(|number| Msisdn::from_digits(number.cast_unsigned()));
                         values
                             .push_bind(*id)
-                            .push_bind(number.map(|number| hashed(key, number)))
+                            .push_bind(number.map(|number| key.of_number(number)))
                             .push_bind(number.map_or_else(|| PURGED.to_owned(), masked));
                     });
                     update.push(
@@ -309,8 +320,8 @@ impl Ledger {
         }
     }
 
-    /// The key of the hashes that stay for numbers; made when it is first needed.
-    async fn number_key(&self) -> Result<hmac::Key> {
+    /// The key of the hashes that stay; made when it is first needed.
+    async fn purge_key(&self) -> Result<PurgeKey> {
         let operation = "read the key of purged numbers";
         let mut fresh = [0; 32];
         ring::rand::SystemRandom::new()
@@ -330,17 +341,51 @@ impl Ledger {
                 .await
                 .during(operation)?
         });
-        Ok(hmac::Key::new(hmac::HMAC_SHA256, &key))
+        Ok(PurgeKey::new(&key))
+    }
+
+    /// The same, in a ledger in which something was purged.
+    pub(crate) async fn purge_key_if_any(&self) -> Result<Option<PurgeKey>> {
+        let operation = "read the key of purged numbers";
+        let key: Option<Vec<u8>> = read_conn!(self, operation, |conn, dialect| {
+            sqlx::query_scalar("SELECT value FROM keys WHERE name = $1")
+                .bind(KEY)
+                .fetch_optional(&mut *conn)
+                .await
+                .during(operation)?
+        });
+        Ok(key.map(|key| PurgeKey::new(&key)))
     }
 }
 
-/// 128 bits of the HMAC-SHA256 of a number's digits, in hex.
-fn hashed(key: &hmac::Key, number: Msisdn) -> String {
-    let tag = hmac::sign(key, number.to_string().as_bytes());
-    tag.as_ref()[..16].iter().fold(String::with_capacity(32), |mut hex, byte| {
-        _ = write!(hex, "{byte:02x}");
-        hex
-    })
+/// Makes what stays of a number or a text: 128 bits of an HMAC-SHA256, in hex.
+pub(crate) struct PurgeKey(hmac::Key);
+
+impl PurgeKey {
+    fn new(key: &[u8]) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, key))
+    }
+
+    /// Of a number's digits.
+    pub(crate) fn of_number(&self, number: Msisdn) -> String {
+        self.of(&[number.to_string().as_bytes()])
+    }
+
+    /// Of a text; never that of a number, which has no NUL.
+    pub(crate) fn of_text(&self, text: &str) -> String {
+        self.of(&[b"text\0", text.as_bytes()])
+    }
+
+    fn of(&self, parts: &[&[u8]]) -> String {
+        let mut context = hmac::Context::with_key(&self.0);
+        for part in parts {
+            context.update(part);
+        }
+        context.sign().as_ref()[..16].iter().fold(String::with_capacity(32), |mut hex, byte| {
+            _ = write!(hex, "{byte:02x}");
+            hex
+        })
+    }
 }
 
 /// `44…678`.

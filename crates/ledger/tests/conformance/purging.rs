@@ -6,7 +6,7 @@ use crate::{
     on_both,
 };
 use campaign::SmsId;
-use ledger::{Delivery, InboundText, NewOptOut, Purged, Retention};
+use ledger::{Delivery, InboundText, NewOptOut, Purged, Recipient, Retention};
 
 on_both! {
     texts_go_first_and_numbers_later
@@ -14,6 +14,7 @@ on_both! {
     a_row_is_final_for_long_enough_before_it_is_purged
     numbers_that_never_were_go_too
     one_person_has_one_hash_in_all_files
+    a_plan_still_tells_who_got_which_text
     opt_outs_keep_their_numbers
     replies_are_purged_like_rows
     a_purge_that_is_repeated_finds_nothing
@@ -119,6 +120,23 @@ async fn one_person_has_one_hash_in_all_files(bench: &Bench) {
     let hashes = bench.raw.strings("SELECT destination_hash FROM messages ORDER BY id").await;
     assert_eq!((hashes.len(), hashes[0].len()), (3, 32));
     assert!(hashes[0] == hashes[2] && hashes[0] != hashes[1], "{hashes:?}");
+}
+
+async fn a_plan_still_tells_who_got_which_text(bench: &Bench) {
+    let one = bench.sent("one", &[1, 2], 10).await;
+    let shop = sender(SHOP);
+    let texted = async |text: &str| {
+        let asked = [3, 1].map(|number| Recipient { destination: msisdn(number), sender: &shop, text });
+        bench.ledger.texted_since(&asked, at(0)).await.unwrap()
+    };
+    let before = texted("hello").await;
+    assert_eq!((before.len(), before[0].nth, before[0].campaign, before[0].same_text_at), (1, 1, one.id, Some(at(9))));
+    assert_eq!(bench.purge(until(10, 0)).await.texts, 1);
+    assert_eq!(texted("hello").await, before, "the text is gone");
+    assert_eq!(bench.purge(until(10, 10)).await.numbers, 2);
+    assert_eq!(texted("hello").await, before, "the number, too");
+    let other = texted("another text").await;
+    assert_eq!((other.len(), other[0].same_text_at, other[0].same_sender), (1, None, true));
 }
 
 async fn opt_outs_keep_their_numbers(bench: &Bench) {
