@@ -10,6 +10,7 @@ use std::{
 /// A command line of `crier` in an environment that holds nothing but its settings.
 #[derive(Clone, Debug)]
 pub(crate) struct Crier {
+    program: PathBuf,
     dir: PathBuf,
     settings: Vec<(String, String)>,
     /// What the environment holds besides.
@@ -19,7 +20,16 @@ pub(crate) struct Crier {
 impl Crier {
     /// Without any settings; runs in `dir`, which is its home too.
     pub(crate) fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned(), settings: Vec::new(), environment: Vec::new() }
+        let program = PathBuf::from(env!("CARGO_BIN_EXE_crier"));
+        Self { program, dir: dir.to_owned(), settings: Vec::new(), environment: Vec::new() }
+    }
+
+    /// The program of the version before, where `CRIER_OLD` names one; else this one in its place.
+    pub(crate) fn of_the_version_before(mut self) -> Self {
+        if let Some(program) = std::env::var_os("CRIER_OLD") {
+            self.program = program.into();
+        }
+        self
     }
 
     /// `CRIER_{key}={value}`, over an earlier one.
@@ -93,7 +103,7 @@ impl Crier {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_crier"));
+        let mut command = Command::new(&self.program);
         command.current_dir(&self.dir).env_clear().env("HOME", &self.dir).env("NO_COLOR", "1");
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.envs(self.settings.iter().map(|(key, value)| (format!("CRIER_{key}"), value)));

@@ -25,7 +25,7 @@ pub const JOB_VERSION: u32 = 1;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Job {
-    /// [`JOB_VERSION`] of the program that wrote it; others are acknowledged unread.
+    /// [`JOB_VERSION`] of the program that wrote it; what a newer one wrote is acknowledged unread.
     pub version: u32,
     /// The campaign, for the log.
     pub campaign: i64,
@@ -45,9 +45,14 @@ impl Job {
         Self { version: JOB_VERSION, campaign: campaign.0, chunk: chunk.0 }
     }
 
-    /// The chunk to look at, unless another version of the program wrote the job.
+    /// The chunk to look at, unless a newer version of the program wrote the job: the feeder comes back to that.
     pub fn chunk(&self) -> Option<ChunkId> {
-        (self.version == JOB_VERSION && self.chunk >= 0).then_some(ChunkId(self.chunk))
+        self.chunk_for(JOB_VERSION)
+    }
+
+    /// What a program of this version makes of it: versions before its own it knows, 0 is no version.
+    fn chunk_for(&self, reader: u32) -> Option<ChunkId> {
+        ((1..=reader).contains(&self.version) && self.chunk >= 0).then_some(ChunkId(self.chunk))
     }
 }
 
@@ -163,6 +168,13 @@ mod tests {
         assert_eq!(serde_json::from_str::<Job>("{}").unwrap().chunk(), None);
         let newer: Job = serde_json::from_str(r#"{"version":2,"chunk":9,"more":true}"#).unwrap();
         assert_eq!(newer.chunk(), None);
+    }
+
+    #[test]
+    fn a_job_is_read_by_its_own_version_and_by_newer_ones() {
+        let job = Job { version: 2, ..Job::new(CampaignId(7), ChunkId(9)) };
+        let read = |reader| job.chunk_for(reader).is_some();
+        assert_eq!([1, 2, 3].map(read), [false, true, true]);
     }
 
     #[tokio::test]

@@ -87,7 +87,7 @@ impl Worker {
     /// Works on one job. Whatever happens, the job is done: what it leaves undone is in the ledger.
     pub async fn handle(&self, job: Job, owner: &OwnerGuard, stop: &CancellationToken) {
         let Some(chunk) = job.chunk() else {
-            tracing::warn!(job.version, "left a job of another version to its own program");
+            tracing::warn!(job.version, "left a job of a newer version to its own program");
             return;
         };
         if stop.is_cancelled() {
