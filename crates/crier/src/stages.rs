@@ -244,6 +244,7 @@ fn reconciler_settings(setup: &Setup) -> reconciler::Settings {
         on_absent: if settings.resend_once { OnAbsent::ResendOnce } else { OnAbsent::Hold },
         first_look: signed(settings.first_look),
         give_up: signed(settings.give_up),
+        prove_within: signed(settings.prove_within),
         lease: signed(setup.settings.worker.lease),
         // With some room: a clock may be read late, and a send may have waited to be started.
         send_limit: signed(gateway.connect_timeout + gateway.send_timeout + Duration::from_secs(5)),

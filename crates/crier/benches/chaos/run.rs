@@ -133,6 +133,8 @@ pub(crate) fn run(size: Size) -> Vec<String> {
         ("RECONCILE__SETTLE", "2s"),
         ("RECONCILE__FIRST_LOOK", "500ms"),
         ("RECONCILE__ON_ABSENT", "resend_once"),
+        // Of a worker that is killed before it has its lock from a restarted Postgres nobody can prove the death: it is held.
+        ("RECONCILE__PROVE_WITHIN", "20s"),
         ("GATEWAY__CONNECT_TIMEOUT", "1s"),
         ("GATEWAY__SEND_TIMEOUT", &format!("{SEND_TIMEOUT_MS}ms")),
         ("GATEWAY__REFRESH_STALE", "6s"),

@@ -65,6 +65,11 @@ pub(crate) const KEYS: &[Key] = &[
     text("reconcile.on_absent", "hold", "hold or resend_once: what becomes of a text that the gateway never lists"),
     text("reconcile.first_look", "10s", "how long after a batch its first sweep comes, until that is learned"),
     text("reconcile.give_up", "72h", "how long a pending text is looked after"),
+    text(
+        "reconcile.prove_within",
+        "1h",
+        "how long to wait for proof that a silent worker is done, before its texts are held",
+    ),
     text("reconcile.inbound_every", "60s", "how often to look for what people wrote: opt-outs and replies"),
     text("retention.texts", "30d", "how long texts are kept after the last row of their file is final"),
     text("retention.numbers", "90d", "how long numbers are kept after that"),

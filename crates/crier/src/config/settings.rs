@@ -81,6 +81,7 @@ pub(crate) struct ReconcileSettings {
     pub(crate) resend_once: bool,
     pub(crate) first_look: Duration,
     pub(crate) give_up: Duration,
+    pub(crate) prove_within: Duration,
     pub(crate) inbound_every: Duration,
 }
 
@@ -174,6 +175,7 @@ impl Settings {
                 })?,
                 first_look: duration(merged, "reconcile.first_look")?,
                 give_up: duration(merged, "reconcile.give_up")?,
+                prove_within: duration(merged, "reconcile.prove_within")?,
                 inbound_every: duration(merged, "reconcile.inbound_every")?,
             },
             retention: RetentionSettings {
