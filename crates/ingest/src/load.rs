@@ -117,6 +117,20 @@ pub enum LoadError {
         /// By whom.
         launched_by: String,
     },
+    /// The ledger was restored to the middle of loading it, and it was sent since.
+    #[error(
+        "the ledger was restored to the middle of loading the same bytes (as {file_name} on {}, by {launched_by}), and the \
+         gateway's list shows that they were sent since; launch a file of those who are known to have got nothing",
+        launched_at.strftime("%Y-%m-%d %H:%M:%S UTC")
+    )]
+    SentSince {
+        /// Its file name then.
+        file_name: String,
+        /// When.
+        launched_at: Timestamp,
+        /// By whom.
+        launched_by: String,
+    },
     /// It can't be read any more.
     #[error(transparent)]
     Refused(Refusal),
@@ -205,6 +219,9 @@ pub(crate) async fn begin(
     Ok(match past_conflicts(|| ledger.begin_import(&new, now)).await? {
         ImportStart::Load { import, campaigns } => Begun::Load(Loading { import, campaigns }),
         ImportStart::Busy { file_name, launched_by } => return Err(LoadError::Busy { file_name, launched_by }),
+        ImportStart::SentSince { file_name, launched_at, launched_by } => {
+            return Err(LoadError::SentSince { file_name, launched_at, launched_by });
+        }
         ImportStart::Launched { import, file_name, launched_at, launched_by, campaigns, unfinished } => {
             let earlier = Earlier { import, file_name, launched_at, launched_by, campaigns };
             Begun::Launched { earlier, unfinished }

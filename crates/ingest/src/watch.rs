@@ -425,6 +425,7 @@ fn settled(error: LoadError) -> Settled {
     let why = error.to_string();
     match error {
         LoadError::Launched(_) => Settled::Refused { code: "launched_before", why },
+        LoadError::SentSince { .. } => Settled::Refused { code: "sent_since_backup", why },
         LoadError::Changed { .. } => Settled::Refused { code: "changed", why },
         LoadError::Refused(refusal) => Settled::Refused { code: refusal.code(), why },
         LoadError::Ledger(error) => down(&error),
@@ -439,4 +440,18 @@ const SENDERS_UNKNOWN: &str = "it is not known which senders are approved: a rec
 
 fn down(error: &ledger::Error) -> Settled {
     Settled::Waits { why: ledger::chain(error), for_all: true }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_sent_since_the_backup_is_refused_and_holds_no_other_up() {
+        let (file_name, launched_by) = ("spring.csv".to_owned(), "ann".to_owned());
+        let error = LoadError::SentSince { file_name, launched_at: jiff::Timestamp::UNIX_EPOCH, launched_by };
+        let Settled::Refused { code, why } = settled(error) else { panic!("it is waited for") };
+        assert_eq!(code, "sent_since_backup");
+        assert!(why.contains("as spring.csv on 1970-01-01 00:00:00 UTC, by ann"), "{why}");
+    }
 }

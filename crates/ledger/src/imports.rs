@@ -88,6 +88,15 @@ pub enum ImportStart {
         /// Some of its rows are neither final nor held yet.
         unfinished: bool,
     },
+    /// The ledger was restored to the middle of loading the same bytes, and the list has shown since that their texts went out.
+    SentSince {
+        /// Its file name then.
+        file_name: String,
+        /// When.
+        launched_at: Timestamp,
+        /// By whom.
+        launched_by: String,
+    },
 }
 
 /// A text, once, however many rows share it.
@@ -227,9 +236,12 @@ impl Ledger {
                     .await
                     .during(operation)?;
                     if sent > 0 {
-                        // The backup was made while it was loaded, and the list has shown since that its texts went out.
-                        let what = "the ledger was restored to the middle of loading this file, which was sent since";
-                        return Err(Error::new(operation, Source::Content(what.to_owned())));
+                        // What its other rows are that were sent, too, only the list knows.
+                        return Ok(ImportStart::SentSince {
+                            file_name: earlier.file_name,
+                            launched_at: instant(earlier.launched_at),
+                            launched_by: earlier.launched_by,
+                        });
                     }
                     launch = earlier.launch;
                     remove_import!(tx, earlier.id, operation);

@@ -91,7 +91,8 @@ impl Ledger {
     }
 
     /// Begins a quarantine; of several that do the first counts. Without `since` the list is read back from the last sign of
-    /// life in the backup, or from the first file where there is none. Answers whether this call began it.
+    /// life in the backup, or from when the ledger was made where there is none: a file may be from after the restore.
+    /// Answers whether this call began it.
     pub async fn begin_quarantine(
         &self,
         by: &str,
@@ -101,12 +102,16 @@ impl Ledger {
     ) -> Result<bool> {
         let operation = "begin a quarantine";
         let began = write_tx!(self, operation, |tx, dialect| {
-            let began = sqlx::query(
+            let made = match dialect {
+                Dialect::Sqlite => "CAST(strftime('%s', min(installed_on)) AS INTEGER) * 1000",
+                Dialect::Postgres => "CAST(floor(extract(epoch FROM min(installed_on))) * 1000 AS BIGINT)",
+            };
+            let began = sqlx::query(sql(format!(
                 "UPDATE quarantine SET began_at = $1, began_by = $2, why = $3, read_at = NULL, since = coalesce($4,
                     (SELECT max(seen_at) - $5 FROM owners WHERE kind = 'worker' OR kind = 'run'),
-                    (SELECT min(launched_at) FROM imports), $1)
-                 WHERE since IS NULL",
-            )
+                    (SELECT {made} FROM _sqlx_migrations), $1)
+                 WHERE since IS NULL"
+            )))
             .bind(ms(now))
             .bind(by)
             .bind(why)
