@@ -2,6 +2,7 @@
 //!
 //! A journey owns everything that it starts; see `testbed` for the servers and for waiting.
 
+mod collector;
 mod crier;
 mod mailing;
 mod oracle;
@@ -10,6 +11,7 @@ mod sandbox;
 mod service;
 mod spy;
 
+pub(crate) use collector::Collector;
 pub(crate) use crier::Crier;
 pub(crate) use mailing::Mailing;
 pub(crate) use oracle::{Account, account};

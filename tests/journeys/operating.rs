@@ -1,12 +1,14 @@
 //! What an operator sees of running services: metrics, health, and what systemd is told.
 
-use crate::harness::{DEADLINE, Mailing, Notified, Production, Service, Signal, eventually};
-use serde_json::json;
+use crate::harness::{Collector, DEADLINE, Mailing, Notified, Production, Service, Signal, eventually};
+use serde_json::{Value, json};
 use std::time::Duration;
 
 #[test]
 fn services_show_every_metric_and_no_number_text_sender_or_campaign() {
-    let production = Production::new(&json!({}));
+    let mut production = Production::new(&json!({}));
+    let collector = Collector::start();
+    production.set("TELEMETRY__OTLP_ENDPOINT", &collector.endpoint);
     production.place.sandbox.faults(&json!([
         {"operation": "bulk_send", "fault": "process_part", "times": 1},
         {"operation": "bulk_send", "fault": "throttle", "ms": 500, "retry_after_s": 1, "after": 3, "times": 1},
@@ -64,6 +66,66 @@ fn services_show_every_metric_and_no_number_text_sender_or_campaign() {
             assert_eq!(value(service, "crier_processes", &format!("\"{kind}\"")), 1.0);
         }
     }
+    let told = [("worker", "send batch"), ("reconciler", "read list"), ("ingest", "load file")];
+    eventually("each service tells of its spans", DEADLINE, || {
+        let spans = spans(&collector);
+        told.iter().all(|(service, name)| spans.iter().any(|span| (&*span.service, &*span.name) == (service, name)))
+            && spans.iter().filter(|span| span.name == "send batch").map(|span| span.count).sum::<f64>() >= sendable
+    });
+    let spans = spans(&collector);
+    assert!(spans.iter().any(|span| span.outcome == "unknown") && spans.iter().any(|span| span.outcome == "accepted"));
+    assert!(spans.iter().all(|span| told.contains(&(&*span.service, &*span.name))), "{spans:?}");
+    for (path, body) in collector.heard() {
+        assert_eq!(path, "/v1/traces");
+        let body = body.to_string();
+        assert!(
+            !Mailing::is_in(&body) && !["canary", "spring", "ACME"].iter().any(|word| body.contains(word)),
+            "{body}"
+        );
+    }
+}
+
+/// A span as the collector heard of it.
+#[derive(Debug)]
+struct Heard {
+    service: String,
+    name: String,
+    /// The first of its counts.
+    count: f64,
+    outcome: String,
+}
+
+fn spans(collector: &Collector) -> Vec<Heard> {
+    let list = |value: &Value| value.as_array().expect("a list").clone();
+    let attribute = |of: &Value, key: &str| {
+        let attributes = list(&of["attributes"]);
+        let found = attributes.iter().find(|attribute| attribute["key"] == key).expect("it is there");
+        found["value"]["stringValue"].as_str().expect("a text").to_owned()
+    };
+    let mut heard = Vec::new();
+    for (_, body) in collector.heard() {
+        for resource in list(&body["resourceSpans"]) {
+            let service = attribute(&resource["resource"], "crier.service");
+            assert_eq!(attribute(&resource["resource"], "service.name"), "crier");
+            for span in list(&resource["scopeSpans"][0]["spans"]) {
+                let text = |key: &str| span[key].as_str().expect("a text").to_owned();
+                let hex = |key: &str| text(key).bytes().filter(u8::is_ascii_hexdigit).count();
+                assert_eq!((hex("traceId"), hex("spanId")), (32, 16), "{span}");
+                let nanos = |key: &str| text(key).parse::<u64>().expect("nanoseconds");
+                assert!(nanos("startTimeUnixNano") <= nanos("endTimeUnixNano"), "{span}");
+                let count = span["attributes"][0]["value"]["intValue"]
+                    .as_str()
+                    .map_or(0.0, |count| count.parse().expect("a number"));
+                heard.push(Heard {
+                    service: service.clone(),
+                    name: text("name"),
+                    count,
+                    outcome: attribute(&span, "outcome"),
+                });
+            }
+        }
+    }
+    heard
 }
 
 #[test]

@@ -35,6 +35,8 @@ pub struct Evidence<'a> {
     pub later_text_listed: bool,
     /// Accepted recipients seen in the list are many, and nothing in it is unexplained.
     pub list_is_proven: bool,
+    /// More texts are to be sent, or were accepted and are not in the list yet: these two may still become true.
+    pub proof_may_come: bool,
 }
 
 /// How an absence is resolved.
@@ -44,7 +46,7 @@ pub struct Policy {
     pub settle: SignedDuration,
     /// What to do with proven absence.
     pub on_absent: OnAbsent,
-    /// When to give up waiting for proof that the sender is done.
+    /// When to give up waiting for proof that the sender is done, or that the list has caught up.
     pub give_up: SignedDuration,
 }
 
@@ -122,11 +124,14 @@ pub fn decide(evidence: &Evidence<'_>, policy: &Policy) -> Decision {
         _ => return Decision::LookAgain { at: now + policy.settle, counts: true },
     }
     if evidence.accepted {
-        Decision::Hold(HoldReason::AcceptedNeverListed)
-    } else if policy.on_absent == OnAbsent::ResendOnce && evidence.later_text_listed && evidence.list_is_proven {
-        Decision::Resend
-    } else {
-        Decision::Hold(HoldReason::LostAndAbsent)
+        return Decision::Hold(HoldReason::AcceptedNeverListed);
+    }
+    match policy.on_absent {
+        OnAbsent::ResendOnce if evidence.later_text_listed && evidence.list_is_proven => Decision::Resend,
+        OnAbsent::ResendOnce if evidence.proof_may_come && now < evidence.sending_at + policy.give_up => {
+            Decision::LookAgain { at: now + policy.settle, counts: true }
+        }
+        OnAbsent::ResendOnce | OnAbsent::Hold => Decision::Hold(HoldReason::LostAndAbsent),
     }
 }
 
@@ -159,6 +164,7 @@ mod tests {
             before,
             later_text_listed: true,
             list_is_proven: true,
+            proof_may_come: false,
         }
     }
 
@@ -198,6 +204,16 @@ mod tests {
         assert_eq!(decide(&Evidence { later_text_listed: false, ..agreed.clone() }, &POLICY), hold);
         assert_eq!(decide(&Evidence { list_is_proven: false, ..agreed.clone() }, &POLICY), hold);
         assert_eq!(decide(&agreed, &Policy { on_absent: OnAbsent::Hold, ..POLICY }), hold);
+    }
+
+    #[test]
+    fn proof_that_may_still_come_is_waited_for_where_it_would_be_acted_upon() {
+        let behind =
+            Evidence { later_text_listed: false, proof_may_come: true, ..evidence(2_000, ONE, Some((at(1_000), ONE))) };
+        assert_eq!(decide(&behind, &POLICY), Decision::LookAgain { at: at(2_900), counts: true });
+        let hold = Decision::Hold(HoldReason::LostAndAbsent);
+        assert_eq!(decide(&behind, &Policy { on_absent: OnAbsent::Hold, ..POLICY }), hold);
+        assert_eq!(decide(&Evidence { looked_at: at(3_600), ..behind }, &POLICY), hold);
     }
 
     #[test]

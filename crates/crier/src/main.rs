@@ -16,6 +16,7 @@ mod stages;
 mod stop;
 mod supervisor;
 mod telemetry;
+mod traces;
 
 use crate::{
     cli::{Cli, Command},
@@ -64,8 +65,17 @@ async fn start(cli: Cli) -> anyhow::Result<Done> {
     let who = cli.who.map_or_else(setup::system_user, |name| format!("{name} ({})", setup::system_user()));
     let stopper = stop::Stopper::listen()?;
     let health = health::Health::new(stopper.asked.clone(), settings.metrics.stuck_after);
+    let traces = traces::Traces::start(&settings, &cli.command);
     let setup = Setup { settings, merged, json: cli.json, who, stopper, health };
-    match cli.command {
+    let done = run(setup, cli.command).await;
+    if let Some(traces) = traces {
+        traces.end().await;
+    }
+    done
+}
+
+async fn run(setup: Setup, command: Command) -> anyhow::Result<Done> {
+    match command {
         Command::Run(args) => commands::run::run(setup, args).await,
         Command::Check(args) => commands::check::run(&setup, args).await,
         Command::Plan(args) => commands::plan::run(&setup, args).await,

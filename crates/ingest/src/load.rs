@@ -225,6 +225,7 @@ pub(crate) async fn fill(
     cancel: &CancellationToken,
 ) -> Result<Loaded, LoadError> {
     let Loading { import, campaigns } = loading;
+    let mut span = telemetry::span("load file");
     let now = clock();
     // One block is made while another is written.
     let (blocks, mut to_write) = mpsc::channel::<Vec<NewChunk>>(1);
@@ -277,6 +278,9 @@ pub(crate) async fn fill(
     .expect("the writing thread hands panics on");
     let Totals { sendable, invalid, duplicate, suppressed } =
         past_conflicts(|| ledger.finish_import(import, clock())).await?;
+    span.count("rows", preview.rows);
+    span.count("sendable", sendable);
+    span.end("loaded");
     let (rejects_file, rejects_problem) = match shown {
         Ok(file) => (file, None),
         Err(problem) => (None, Some(problem)),

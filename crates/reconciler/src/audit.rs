@@ -26,15 +26,15 @@ impl Reconciler {
                 .take(ATTEMPTS_A_LOOK)
                 .collect();
             if !due.is_empty() {
-                let sending_since = of_sender.iter().filter(|a| a.sending).map(|a| a.sending_at).min();
-                odd.set_aside(self.look(&due, sending_since).await)?;
+                odd.set_aside(self.look(&due, of_sender).await)?;
             }
         }
         odd.told()
     }
 
-    async fn look(&self, due: &[&OpenAttempt], sending_since: Option<Timestamp>) -> Result<(), RoundError> {
+    async fn look(&self, due: &[&OpenAttempt], of_sender: &[OpenAttempt]) -> Result<(), RoundError> {
         let sender = &due[0].sender;
+        let sending_since = of_sender.iter().filter(|a| a.sending).map(|a| a.sending_at).min();
         let began = self.ledger.now();
         let settle = self.settle().await?;
         let swept_to = self.read_tail(sender, sending_since).await?;
@@ -50,6 +50,7 @@ impl Reconciler {
         let ids: Vec<_> = due.iter().map(|attempt| attempt.id).collect();
         let settled = self.ledger.settle_found(&ids, self.ledger.now()).await?;
         let skew = self.skew().await?;
+        let more_to_come = self.ledger.more_to_send().await?;
         for attempt in due {
             if settled.contains(&attempt.id) {
                 // It was absent at the last look, and this one was due soon after: a reconciler that was away is no lag.
@@ -62,7 +63,8 @@ impl Reconciler {
             let read_far_enough = swept_to.is_some_and(|swept_to| {
                 swept_to >= Self::gateway_second(self.ended(attempt) + settle, skew) - sweep::CLOSED_AFTER - 1
             });
-            self.decide(attempt, began, settle, read_far_enough).await?;
+            let later = of_sender.iter().any(|a| a.accepted && a.sending_at > self.ended(attempt));
+            self.decide(attempt, began, settle, read_far_enough, more_to_come || later).await?;
         }
         Ok(())
     }
@@ -145,6 +147,7 @@ impl Reconciler {
         began: Timestamp,
         settle: SignedDuration,
         read_far_enough: bool,
+        proof_may_come: bool,
     ) -> Result<(), RoundError> {
         let absent = self.ledger.absent_rows(attempt).await?;
         let policy = Policy { settle, on_absent: self.settings.on_absent, give_up: self.settings.prove_within };
@@ -157,6 +160,7 @@ impl Reconciler {
             before: attempt.before.as_ref().map(|(at, rows)| (*at, rows.as_slice())),
             later_text_listed: self.ledger.later_text_listed(&attempt.sender, self.ended(attempt)).await?,
             list_is_proven: self.ledger.list_is_proven(&attempt.sender, self.settings.proof_recipients_min).await?,
+            proof_may_come,
         };
         let now = self.ledger.now();
         match resolve::decide(&evidence, &policy) {

@@ -35,7 +35,7 @@ pub struct Settings {
     pub first_look: SignedDuration,
     /// When to give up waiting for a final status.
     pub give_up: SignedDuration,
-    /// When to give up waiting for proof that a silent worker is done.
+    /// When to give up waiting for proof that a silent worker is done, or that the list has caught up.
     pub prove_within: SignedDuration,
     /// A worker that was not heard of for this long is silent.
     pub lease: SignedDuration,

@@ -49,6 +49,7 @@ impl Reconciler {
         receiver: Option<Msisdn>,
         window: Window,
     ) -> Result<Option<Reading>, RoundError> {
+        let mut span = telemetry::span("read list");
         let began = self.ledger.now();
         let page = |page: u32| ListQuery {
             sender: Some(sender.clone()),
@@ -79,6 +80,8 @@ impl Reconciler {
             false => (still, total),
         };
         let distinct: HashSet<i64> = rows.iter().map(|row| row.sms_id).collect();
+        span.count("pages", u64::from(last_page));
+        span.count("texts", distinct.len() as u64);
         if !still || distinct.len() as u64 != total {
             tracing::warn!(
                 sender = %sender,
@@ -86,8 +89,10 @@ impl Reconciler {
                 list.distinct = distinct.len(),
                 "the list moved while it was read; the reading does not count"
             );
+            span.end("moved");
             return Ok(None);
         }
+        span.end("complete");
         let mut seen = HashSet::with_capacity(rows.len());
         let texts = rows
             .into_iter()

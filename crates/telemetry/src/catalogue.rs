@@ -52,7 +52,7 @@ pub const CATALOGUE: &[Metric] = &[
     gauge("crier_ready", &[], "1 while /readyz answers 200"),
     gauge("crier_dependency_up", &["dependency"], "1 for each of ledger, schema, queue and token that can be used"),
     gauge("crier_loop_turned_seconds", &["loop"], "How long ago each loop of this process last turned"),
-    gauge("crier_processes", &["kind"], "Processes that the ledger knows to be running"),
+    gauge("crier_processes", &["kind"], "Processes that the ledger has heard of within a minute"),
     gauge(
         "crier_queue_chunks",
         &["state"],

@@ -1,4 +1,5 @@
-//! What a service tells of itself: every metric in one table, with its unit and its labels, and the pulses of its loops.
+//! What a service tells of itself: every metric in one table, with its unit and its labels, the pulses of its loops, and, with
+//! the feature `otlp`, what took how long.
 //!
 //! Guarantee: a label's value is one of a few words of ours; no number, text, campaign or sender can become one, since only
 //! static words are taken. Counting costs a lock and a look into a map, once for a batch or a call.
@@ -7,14 +8,29 @@
 //! so little that the Prometheus text is simpler written than had from a library.
 
 mod catalogue;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod pulse;
 mod registry;
+mod spans;
 
 pub use catalogue::{CATALOGUE, Kind, Metric};
+#[cfg(feature = "otlp")]
+pub use otlp::export;
 pub use pulse::Pulse;
 pub use registry::{render, set, unset};
+pub use spans::{Span, span};
 
 use std::time::Duration;
+
+/// Whether this program can send traces: it was built with the feature `otlp`.
+pub const CAN_EXPORT: bool = cfg!(feature = "otlp");
+
+/// Sends nothing: this program was built without the feature `otlp`.
+#[cfg(not(feature = "otlp"))]
+pub async fn export(_endpoint: String, _service: &'static str, stop: impl Future<Output = ()>) {
+    stop.await;
+}
 
 /// Rows entered a state.
 pub fn rows_became(state: &'static str, rows: u64) {

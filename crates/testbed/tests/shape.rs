@@ -270,7 +270,7 @@ fn every_border_of_the_way_is_a_crash_point() {
 }
 
 #[test]
-fn no_product_has_crash_points() {
+fn no_product_has_crash_points_or_sends_traces() {
     for name in edges().keys() {
         let manifest = manifest(name);
         let armed =
@@ -284,6 +284,7 @@ fn no_product_has_crash_points() {
     let tree = String::from_utf8(tree.stdout).unwrap();
     assert!(tree.lines().any(|line| line.starts_with("crash v")), "{tree}");
     assert!(!tree.contains("crash feature \"armed\""), "a product has crash points");
+    assert!(!tree.contains("telemetry feature \"otlp\""), "a product sends traces without being built for that");
 }
 
 #[test]

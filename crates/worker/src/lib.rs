@@ -192,7 +192,15 @@ impl Worker {
             return;
         }
         let batch = sending.batch();
+        let mut span = telemetry::span("send batch");
+        span.count("recipients", batch.destinations.len() as u64);
         let sent = self.gateway.send(permit, &batch.sender, &batch.text, &batch.destinations).await;
+        span.end(match &sent.outcome {
+            Outcome::Accepted { .. } => "accepted",
+            Outcome::Ambiguous { .. } => "unknown",
+            Outcome::NotSent { .. } => "not sent",
+            Outcome::Rejected { .. } => "rejected",
+        });
         tracing::debug!(attempt.id = %attempt, batch.len = batch.destinations.len(), outcome = ?sent.outcome, "called the gateway");
         self.record(sending, sent.outcome).await;
         if let Some(skew) = sent.clock_skew {

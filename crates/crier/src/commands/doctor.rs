@@ -49,6 +49,8 @@ enum Verdict {
 const SKEW_MAX: SignedDuration = SignedDuration::from_secs(30);
 /// A process that is silent for longer may be dead.
 const SILENT_MAX: SignedDuration = SignedDuration::from_mins(5);
+/// One that is silent for longer has nothing under way any more.
+const LONG_GONE: SignedDuration = SignedDuration::from_hours(24);
 
 #[derive(Default)]
 struct Findings(Vec<Finding>);
@@ -226,17 +228,28 @@ async fn contents(ledger: &Ledger, findings: &mut Findings) -> anyhow::Result<()
     if owners.is_empty() {
         findings.ok("processes", "none is running");
     }
+    let (mut silent_for_long, mut last_heard) = (0_u64, None);
     for owner in owners {
         let name = format!("{} {} on {}", owner.kind, owner.pid, owner.host);
         let silent = ledger.now().duration_since(owner.seen_at);
-        if silent > SILENT_MAX {
-            findings.look(
-                "processes",
-                format!("{name} was last heard {:.0}; if it is dead, a reconciler will find out", owner.seen_at),
+        if silent > LONG_GONE {
+            silent_for_long += 1;
+            last_heard = last_heard.max(Some(owner.seen_at));
+        } else if silent > SILENT_MAX {
+            let found = format!(
+                "{name} was last heard {:.0}; if it is dead, a reconciler finds out, unless Postgres was restarted meanwhile",
+                owner.seen_at
             );
+            findings.look("processes", found);
         } else {
             findings.ok("processes", format!("{name} is running"));
         }
+    }
+    if let Some(at) = last_heard {
+        let many = output::counted(silent_for_long, "registration");
+        let found =
+            format!("{many} of before, last heard {at:.0}, can't be proven to have ended; nothing waits for that");
+        findings.ok("processes", found);
     }
     match trouble.held {
         0 => findings.ok("held", "no row is held"),

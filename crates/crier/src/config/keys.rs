@@ -86,6 +86,10 @@ pub(crate) const KEYS: &[Key] = &[
         "where a service serves /metrics, /livez and /readyz, or off; `run` only when it is set",
     ),
     text("metrics.stuck_after", "90s", "a loop that did not turn for so long is stuck: /livez and the watchdog say so"),
+    optional(
+        "telemetry.otlp_endpoint",
+        "an OpenTelemetry collector that takes traces, like http://127.0.0.1:4318; for programs built with `--features otlp`",
+    ),
     text(
         "log.filter",
         "info",

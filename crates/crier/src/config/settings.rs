@@ -25,6 +25,8 @@ pub(crate) struct Settings {
     pub(crate) ingest: IngestSettings,
     pub(crate) plan: PlanSettings,
     pub(crate) metrics: MetricsSettings,
+    /// Where traces are sent.
+    pub(crate) otlp_endpoint: Option<Url>,
     pub(crate) log: LogSettings,
 }
 
@@ -210,6 +212,7 @@ impl Settings {
                 asked_for: merged.is_set("metrics.listen"),
                 stuck_after: duration(merged, "metrics.stuck_after")?,
             },
+            otlp_endpoint: otlp_endpoint(merged)?,
             log: LogSettings {
                 filter: checked(merged, "log.filter", "a level or target=level pairs", |filter| {
                     tracing_subscriber::EnvFilter::try_new(filter).ok().map(|_| filter.to_owned())
@@ -310,6 +313,25 @@ fn base_url(merged: &Merged) -> Result<Url, ConfigError> {
         return Err(ConfigError::new(what, merged.entry(name).origin.clone(), advice));
     }
     Ok(url)
+}
+
+/// A collector of traces; one that this program could not talk to is an error.
+fn otlp_endpoint(merged: &Merged) -> Result<Option<Url>, ConfigError> {
+    let name = "telemetry.otlp_endpoint";
+    let entry = merged.entry(name);
+    if entry.value.is_none() {
+        return Ok(None);
+    }
+    if !telemetry::CAN_EXPORT {
+        let what = format!("{name} is set, and this program was built without OpenTelemetry");
+        let advice = "Unset it, or build crier with `--features otlp`.";
+        return Err(ConfigError::new(what, entry.origin.clone(), advice));
+    }
+    checked(merged, name, "a URL without credentials, like http://127.0.0.1:4318", |url| {
+        let plain = |url: &Url| url.has_host() && url.username().is_empty() && url.password().is_none();
+        Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https") && plain(url))
+    })
+    .map(Some)
 }
 
 /// The prices of a segment, by prefix of the number.

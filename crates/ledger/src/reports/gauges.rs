@@ -1,8 +1,8 @@
 //! What is under way, for the metrics: nothing here reads more than what is open, however many rows the ledger has.
 
 use super::instant_if_any;
-use crate::{Ledger, Result, TokenTroubleKind, db::read_conn, error::During};
-use jiff::Timestamp;
+use crate::{Ledger, Result, TokenTroubleKind, db::read_conn, error::During, time::ms};
+use jiff::{SignedDuration, Timestamp};
 
 /// What is under way.
 #[derive(Clone, Debug, Default)]
@@ -21,7 +21,7 @@ pub struct Gauges {
     pub unexplained: u64,
     /// The ledger is in quarantine.
     pub quarantined: bool,
-    /// Running processes by kind.
+    /// Running processes by kind: those that were heard of lately.
     pub processes: Vec<(String, u64)>,
     /// When the access token was got and when it ends.
     pub token: Option<(Timestamp, Timestamp)>,
@@ -40,6 +40,10 @@ const OLDEST_DUE: &str = "SELECT min(CASE WHEN k.due_at > 0 THEN k.due_at ELSE k
 /// Attempts that are not settled, by the index `attempts_open`.
 const ATTEMPTS: &str = "SELECT state, count(*), CAST(sum(recipients) AS BIGINT), min(sending_at) FROM attempts
     WHERE state IN ('formed', 'sending', 'accepted', 'unknown') GROUP BY state";
+
+/// A process says every few seconds that it lives. One that is dead may never be proven to be, if Postgres was restarted meanwhile:
+/// it must not count for ever.
+const HEARD_WITHIN: SignedDuration = SignedDuration::from_secs(60);
 
 impl Ledger {
     /// Reads what is under way.
@@ -62,11 +66,13 @@ impl Ledger {
             .fetch_one(&mut *conn)
             .await
             .during(operation)?;
-            let processes: Vec<(String, i64)> =
-                sqlx::query_as("SELECT kind, count(*) FROM owners WHERE ended_at IS NULL GROUP BY kind")
-                    .fetch_all(&mut *conn)
-                    .await
-                    .during(operation)?;
+            let processes: Vec<(String, i64)> = sqlx::query_as(
+                "SELECT kind, count(*) FROM owners WHERE ended_at IS NULL AND seen_at >= $1 GROUP BY kind",
+            )
+            .bind(ms(now - HEARD_WITHIN))
+            .fetch_all(&mut *conn)
+            .await
+            .during(operation)?;
             Gauges {
                 oldest_due: instant_if_any(oldest_due),
                 oldest_sent: instant_if_any(attempts.iter().filter_map(|(_, _, _, oldest)| *oldest).min()),

@@ -9,6 +9,7 @@ on_both! {
     the_living_are_never_proven_dead
     a_killed_process_is_proven_dead_and_a_frozen_one_is_not
     an_ended_registration_is_over
+    who_is_silent_does_not_count_as_running
     a_lease_is_held_by_one_until_it_runs_out_or_its_holder_ends
     senders_that_are_no_longer_listed_are_forgotten
 }
@@ -141,4 +142,14 @@ async fn a_restart_of_the_server_proves_nobody_dead() {
     assert_eq!(ledger.prove_deaths(at(3)).await.unwrap(), []);
     drop(owner);
     eventually_async("its session ends", DEADLINE, async || ledger.prove_deaths(at(4)).await.unwrap().len() == 1).await;
+}
+
+async fn who_is_silent_does_not_count_as_running(bench: &Bench) {
+    let worker = bench.ledger.register_owner("worker", "here", 1, at(0)).await.unwrap();
+    let running = async |second: i64| bench.ledger.gauges(at(second)).await.unwrap().processes;
+    assert!(running(60).await.contains(&("worker".to_owned(), 1)));
+    // Its death may never be proven.
+    assert!(running(61).await.is_empty());
+    assert!(worker.beat(at(62)).await.unwrap());
+    assert_eq!(running(63).await, [("worker".to_owned(), 1)]);
 }
