@@ -34,8 +34,10 @@ use std::{
 use tokio::spawn;
 use tokio::{sync::watch, time::Instant};
 
-/// How often the row is read while another process is at it.
+/// How often the row is read while another process is at it: ever more rarely, since one that ended in the middle of it is
+/// waited for much longer than one that lives.
 const POLL: Duration = Duration::from_millis(75);
+const POLL_MAX: Duration = Duration::from_secs(1);
 
 /// How long the end of a claim is tried to be written while the ledger is down.
 const WRITE_FOR: Duration = Duration::from_secs(600);
@@ -139,10 +141,7 @@ impl Tokens {
     /// A usable token that was read at most `age` ago, and when it was read. Cancel-safe.
     pub(crate) async fn usable_within(self: &Arc<Self>, age: Duration) -> Result<(Token, Instant), CallError> {
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        // In the simulation each call asks the ledger: which of the calls that are made at once finds a token that is just too
-        // old would be a matter of microseconds, and two runs of a seed would differ.
         if let Some((at, token)) = recent
-            && cfg!(not(feature = "simulated"))
             && at.elapsed() < age
             && token.generation != self.refused.load(Ordering::Relaxed)
         {
@@ -156,6 +155,7 @@ impl Tokens {
 
     /// Waits for a usable token. Cancel-safe.
     pub(crate) async fn usable(self: &Arc<Self>) -> Result<Token, CallError> {
+        let mut poll = POLL;
         loop {
             let row = self.ledger.token().await?;
             let pair = self.open(&row);
@@ -166,7 +166,10 @@ impl Tokens {
                         return Ok(token);
                     }
                 }
-                TokenDecision::Wait => tokio::time::sleep(POLL).await,
+                TokenDecision::Wait => {
+                    tokio::time::sleep(poll).await;
+                    poll = (poll * 3 / 2).min(POLL_MAX);
+                }
                 TokenDecision::Pause { until } => return Err(paused(&row, until)),
                 TokenDecision::Outdated => {
                     return Err(CallError::new(

@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-static SQLITE: Migrator = sqlx::migrate!("../../migrations/sqlite");
+pub(crate) static SQLITE: Migrator = sqlx::migrate!("../../migrations/sqlite");
 static POSTGRES: Migrator = sqlx::migrate!("../../migrations/postgres");
 
 /// A handle on the ledger; clones share its connections.
@@ -39,9 +39,14 @@ pub(crate) enum Db {
 pub(crate) struct Sqlite {
     pub(crate) write: SqlitePool,
     /// Writes what nothing hangs on yet, without waiting for the disk at each commit: see [`load_tx`].
+    #[cfg_attr(feature = "simulated", allow(dead_code, clippy::allow_attributes, reason = "`only` does it"))]
     pub(crate) load: SqlitePool,
+    #[cfg_attr(feature = "simulated", allow(dead_code, clippy::allow_attributes, reason = "`only` does it"))]
     pub(crate) read: SqlitePool,
     pub(crate) path: PathBuf,
+    /// The connection that does all of this in the simulation.
+    #[cfg(feature = "simulated")]
+    pub(crate) only: crate::simulated::Only,
 }
 
 /// What the schema of a ledger is, compared with what this program needs.
@@ -108,16 +113,22 @@ macro_rules! write_tx {
                 #[allow(unused_variables, clippy::allow_attributes, reason = "not every body asks for the dialect")]
                 let $dialect = $crate::db::Dialect::Sqlite;
                 #[cfg(feature = "simulated")]
-                let turn = $crate::error::During::during($crate::simulated::turn($operation).await, $operation)?;
+                let mut turn = $crate::error::During::during(db.only.turn($operation).await, $operation)?;
+                #[cfg(feature = "simulated")]
+                let mut $tx = $crate::error::During::during(turn.begin().await, $operation)?;
+                #[cfg(not(feature = "simulated"))]
                 let mut $tx = $crate::error::During::during(db.$pool.begin_with("BEGIN IMMEDIATE").await, $operation)?;
                 let out = $body;
                 #[cfg(feature = "simulated")]
-                let changes = $crate::simulated::commits(&mut $tx, &turn).await?;
+                let changes = db.only.commits(&mut $tx, $operation).await?;
                 crash::before_commit($operation);
                 $crate::error::During::during($tx.commit().await, $operation)?;
                 crash::after_commit($operation);
                 #[cfg(feature = "simulated")]
-                $crate::error::During::during($crate::simulated::committed(turn, changes).await, $operation)?;
+                $crate::error::During::during(
+                    $crate::simulated::committed(turn, $operation, changes).await,
+                    $operation,
+                )?;
                 out
             }
             $crate::db::Db::Postgres(pool) => {
@@ -160,7 +171,8 @@ macro_rules! read_conn {
                 #[allow(unused_variables, clippy::allow_attributes, reason = "not every body asks for the dialect")]
                 let $dialect = $crate::db::Dialect::Sqlite;
                 #[cfg(feature = "simulated")]
-                let _turn = $crate::error::During::during($crate::simulated::turn($operation).await, $operation)?;
+                let mut $conn = $crate::error::During::during(db.only.turn($operation).await, $operation)?;
+                #[cfg(not(feature = "simulated"))]
                 let mut $conn = $crate::error::During::during(db.read.acquire().await, $operation)?;
                 $body
             }
@@ -228,8 +240,16 @@ impl Ledger {
             let read = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options.clone());
             // Rows that come in their keys' order need few pages at a time.
             let options = options.synchronous(SqliteSynchronous::Normal).pragma("cache_size", "-2048");
-            let load = SqlitePoolOptions::new().max_connections(1).connect_lazy_with(options);
-            Ok(Self { db: Db::Sqlite(Sqlite { write, load, read, path }), clock: Clock::at(Timestamp::now()) })
+            let load = SqlitePoolOptions::new().max_connections(1).connect_lazy_with(options.clone());
+            let sqlite = Sqlite {
+                write,
+                load,
+                read,
+                path,
+                #[cfg(feature = "simulated")]
+                only: crate::simulated::Only::open(&options).await.during(operation)?,
+            };
+            Ok(Self { db: Db::Sqlite(sqlite), clock: Clock::at(Timestamp::now()) })
         } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
             // Compiling a statement takes Postgres seconds, and it does so whenever statistics are older than the rows.
             let options = PgConnectOptions::from_str(url).during(operation)?.application_name("crier");

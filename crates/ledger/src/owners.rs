@@ -131,14 +131,16 @@ impl Ledger {
                 // Locked before it is registered: no one can find the registration and the lock free.
                 file.try_lock().map_err(|e| Error::new(operation, Source::Content(e.to_string())))?;
                 #[cfg(feature = "simulated")]
-                let _turn = crate::simulated::turn(operation).await.during(operation)?;
+                let mut conn = db.only.turn(operation).await.during(operation)?;
+                #[cfg(not(feature = "simulated"))]
+                let mut conn = db.write.acquire().await.during(operation)?;
                 let id: i64 = sqlx::query_scalar(INSERT_OWNER)
                     .bind(kind)
                     .bind(host)
                     .bind(i64::from(pid))
                     .bind(&name)
                     .bind(now.as_millisecond())
-                    .fetch_one(&db.write)
+                    .fetch_one(&mut *conn)
                     .await
                     .during(operation)?;
                 let proof = Proof::File { path, _lock: StdMutex::new(file) };

@@ -13,21 +13,25 @@ use crate::{
 use campaign::mutant::Mutant;
 use jiff::{SignedDuration, Timestamp};
 use sqlx::{
-    SqliteConnection,
+    Connection, SqliteConnection,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use std::{
     cell::RefCell,
     future::Future,
     io,
+    ops::{Deref, DerefMut},
     path::Path,
     pin::Pin,
     rc::Rc,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Mutex, MutexGuard, oneshot};
 
 /// What happens at a place of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,34 +88,58 @@ pub trait World {
 }
 
 thread_local! {
-    static WORLD: RefCell<Option<(Rc<dyn World>, Arc<Semaphore>)>> = const { RefCell::new(None) };
+    static WORLD: RefCell<Option<Rc<dyn World>>> = const { RefCell::new(None) };
 }
 
 /// Sets the world of this thread.
 pub fn install(world: Option<Rc<dyn World>>) {
-    WORLD.set(world.map(|world| (world, Arc::new(Semaphore::new(1)))));
+    WORLD.set(world);
 }
 
 /// Asks the world of this thread.
 pub fn world<T>(ask: impl FnOnce(&dyn World) -> T) -> Option<T> {
-    let world = WORLD.with_borrow(|world| world.as_ref().map(|(world, _)| Rc::clone(world)));
+    let world = WORLD.with_borrow(|world| world.as_ref().map(Rc::clone));
     world.map(|world| ask(&*world))
 }
 
-/// The right to use the database.
-pub struct Turn {
-    operation: &'static str,
-    _permit: Option<OwnedSemaphorePermit>,
+/// The one connection of a simulated ledger. It is in no pool: a pool asks a connection that comes back whether it lives.
+#[derive(Clone, Debug)]
+pub(crate) struct Only {
+    connection: Arc<Mutex<SqliteConnection>>,
+    /// The log has lines that nobody has read.
+    logged: Arc<AtomicBool>,
 }
 
-impl Drop for Turn {
+/// The right to use the database.
+pub(crate) struct Turn<'a>(MutexGuard<'a, SqliteConnection>);
+
+impl Turn<'_> {
+    pub(crate) async fn begin(&mut self) -> sqlx::Result<sqlx::Transaction<'_, sqlx::Sqlite>> {
+        self.0.begin_with("BEGIN IMMEDIATE").await
+    }
+}
+
+impl Deref for Turn<'_> {
+    type Target = SqliteConnection;
+    fn deref(&self) -> &SqliteConnection {
+        &self.0
+    }
+}
+
+impl DerefMut for Turn<'_> {
+    fn deref_mut(&mut self) -> &mut SqliteConnection {
+        &mut self.0
+    }
+}
+
+impl Drop for Turn<'_> {
     fn drop(&mut self) {
         world(|world| world.in_flight(false));
     }
 }
 
-/// Stops here until the simulation goes on with the process, which is never after a crash.
-pub async fn stop(fate: Fate) {
+/// Lets the others of this task go first, once.
+async fn step_aside() {
     struct Once(bool);
     impl Future for Once {
         type Output = ();
@@ -123,10 +151,15 @@ pub async fn stop(fate: Fate) {
             Poll::Pending
         }
     }
+    Once(false).await;
+}
+
+/// Stops here until the simulation goes on with the process, which is never after a crash.
+pub async fn stop(fate: Fate) {
     match fate {
         Fate::Go | Fate::Fail => {}
         Fate::Crash => std::future::pending().await,
-        Fate::Freeze => Once(false).await,
+        Fate::Freeze => step_aside().await,
     }
 }
 
@@ -134,33 +167,46 @@ fn failed(fate: Fate, why: &str) -> io::Result<()> {
     if fate == Fate::Fail { Err(io::Error::other(why.to_owned())) } else { Ok(()) }
 }
 
-pub(crate) async fn turn(operation: &'static str) -> io::Result<Turn> {
-    let fate = world(|world| world.before(operation)).unwrap_or(Fate::Go);
-    stop(fate).await;
-    failed(fate, "the database is away")?;
-    let line = WORLD.with_borrow(|world| world.as_ref().map(|(_, line)| Arc::clone(line)));
-    let permit = match line {
-        Some(line) => Some(line.acquire_owned().await.expect("never closed")),
-        None => None,
-    };
-    world(|world| world.in_flight(true));
-    Ok(Turn { operation, _permit: permit })
+impl Only {
+    pub(crate) async fn open(options: &SqliteConnectOptions) -> sqlx::Result<Self> {
+        let mut connection = SqliteConnection::connect_with(options).await?;
+        let logged = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&logged);
+        connection.lock_handle().await?.set_update_hook(move |change| {
+            if change.table == "sim_log" {
+                seen.store(true, Ordering::Release);
+            }
+        });
+        Ok(Self { connection: Arc::new(Mutex::new(connection)), logged })
+    }
+
+    pub(crate) async fn turn(&self, operation: &'static str) -> io::Result<Turn<'_>> {
+        let fate = world(|world| world.before(operation)).unwrap_or(Fate::Go);
+        stop(fate).await;
+        failed(fate, "the database is away")?;
+        let turn = Turn(self.connection.lock().await);
+        world(|world| world.in_flight(true));
+        // The database may answer at once or in some microseconds. Whoever else of this task can go on does so before.
+        step_aside().await;
+        Ok(turn)
+    }
+
+    /// Reads what the transaction changed, just before it is committed.
+    pub(crate) async fn commits(&self, tx: &mut SqliteConnection, operation: &'static str) -> Result<Vec<Change>> {
+        let Some(read_to) = world(|world| world.log_read_to()) else { return Ok(Vec::new()) };
+        failed(world(|world| world.commits(operation)).unwrap_or(Fate::Go), "the disk is full").during(operation)?;
+        if !self.logged.swap(false, Ordering::AcqRel) {
+            return Ok(Vec::new());
+        }
+        sqlx::query_as("SELECT seq, kind, id, was, \"is\", a, b, text FROM sim_log WHERE seq > $1 ORDER BY seq")
+            .bind(read_to)
+            .fetch_all(tx)
+            .await
+            .during(operation)
+    }
 }
 
-/// Reads what the transaction changed, just before it is committed.
-pub(crate) async fn commits(tx: &mut SqliteConnection, turn: &Turn) -> Result<Vec<Change>> {
-    let Some(read_to) = world(|world| world.log_read_to()) else { return Ok(Vec::new()) };
-    failed(world(|world| world.commits(turn.operation)).unwrap_or(Fate::Go), "the disk is full")
-        .during(turn.operation)?;
-    sqlx::query_as("SELECT seq, kind, id, was, \"is\", a, b, text FROM sim_log WHERE seq > $1 ORDER BY seq")
-        .bind(read_to)
-        .fetch_all(tx)
-        .await
-        .during(turn.operation)
-}
-
-pub(crate) async fn committed(turn: Turn, changes: Vec<Change>) -> io::Result<()> {
-    let operation = turn.operation;
+pub(crate) async fn committed(turn: Turn<'_>, operation: &'static str, changes: Vec<Change>) -> io::Result<()> {
     drop(turn);
     let fate = world(|world| world.committed(operation, changes)).unwrap_or(Fate::Go);
     stop(fate).await;
@@ -217,15 +263,10 @@ impl Ledger {
             .statement_cache_capacity(400)
             .pragma("locking_mode", "exclusive")
             .pragma("temp_store", "memory");
-        let pool = SqlitePoolOptions::new()
-            .max_connections(1)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .test_before_acquire(false)
-            .connect_with(options)
-            .await
-            .during("open the simulated ledger")?;
-        let sqlite = Sqlite { write: pool.clone(), load: pool.clone(), read: pool, path: path.to_owned() };
+        let only = Only::open(&options).await.during("open the simulated ledger")?;
+        // Nobody asks the pool of the simulation: the file is locked.
+        let pool = SqlitePoolOptions::new().max_connections(1).connect_lazy_with(options);
+        let sqlite = Sqlite { write: pool.clone(), load: pool.clone(), read: pool, path: path.to_owned(), only };
         Ok(Self { db: Db::Sqlite(sqlite), clock: Clock::at(now) })
     }
 
@@ -234,21 +275,35 @@ impl Ledger {
         self.clock = Clock::at(now);
     }
 
-    /// Runs statements that the simulation needs: its log, its clock.
-    pub async fn simulated_script(&self, script: &'static str) -> Result<()> {
+    /// Migrates it: the pool that a migration asks is closed to it in the simulation.
+    pub async fn simulated_migrate(&self) -> Result<()> {
         let Db::Sqlite(db) = &self.db else { return Ok(()) };
-        sqlx::raw_sql(script).execute(&db.write).await.during("prepare the simulated ledger")?;
-        // The pool takes its connection back in a task of this runtime, and the run has another.
-        while db.write.num_idle() == 0 {
-            tokio::task::yield_now().await;
-        }
+        crate::db::SQLITE.run(&mut *db.only.connection.lock().await).await.during("migrate the simulated ledger")
+    }
+
+    /// Runs statements that the simulation needs: its log, the beginning of a run.
+    pub async fn simulated_script(&self, script: String) -> Result<()> {
+        let Db::Sqlite(db) = &self.db else { return Ok(()) };
+        let mut connection = db.only.connection.lock().await;
+        sqlx::raw_sql(crate::db::sql(script)).execute(&mut *connection).await.during("prepare the simulated ledger")?;
+        db.only.logged.store(false, Ordering::Release);
         Ok(())
     }
 
-    /// Lets go of the database.
-    pub async fn simulated_close(&self) {
+    /// Its tables.
+    pub async fn simulated_tables(&self) -> Result<Vec<String>> {
+        let Db::Sqlite(db) = &self.db else { return Ok(Vec::new()) };
+        let mut connection = db.only.connection.lock().await;
+        sqlx::query_scalar("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")
+            .fetch_all(&mut *connection)
+            .await
+            .during("prepare the simulated ledger")
+    }
+
+    /// Removes what processes that are no more left beside it.
+    pub fn simulated_forget_owners(&self) {
         if let Db::Sqlite(db) = &self.db {
-            db.write.close().await;
+            let _ = std::fs::remove_dir_all(db.path.with_extension("owners"));
         }
     }
 }

@@ -167,7 +167,7 @@ async fn reconciler(number: usize) {
         ..reconciler::Settings::default()
     };
     let reconciler = reconciler::Reconciler::new(parts.ledger, gateway(number), settings);
-    let mut rest = Rest { seen: 0, ms: 2_000, shortest_ms: 2_000, longest_ms: 30_000 };
+    let mut rest = Rest { seen: 0, ms: 3_000, shortest_ms: 3_000, longest_ms: 40_000 };
     loop {
         // A ledger or a gateway that is away is waited for, as ever.
         let _ = reconciler.simulated_round(&owner).await;
@@ -178,7 +178,7 @@ async fn reconciler(number: usize) {
 async fn feeder() {
     let parts = parts();
     let feeder = Feeder { wake: Arc::clone(&parts.wake), ..Feeder::new(parts.ledger, parts.queue) };
-    let mut rest = Rest { seen: 0, ms: 1_000, shortest_ms: 1_000, longest_ms: 40_000 };
+    let mut rest = Rest { seen: 0, ms: 3_000, shortest_ms: 3_000, longest_ms: 60_000 };
     loop {
         let _ = feeder.sweep().await;
         let _ = feeder.feed_once().await;

@@ -13,7 +13,16 @@ use gateway::Budget;
 use jiff::Timestamp;
 use ledger::Ledger;
 use queue::Queue;
-use std::{fs, path::Path, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    rc::Rc,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 use tempfile::TempDir;
 use tokio::sync::Notify;
 
@@ -52,11 +61,19 @@ END;
 CREATE TRIGGER sim_token AFTER UPDATE OF generation ON tokens WHEN old.generation <> new.generation BEGIN
     INSERT INTO sim_log (kind, id) VALUES ('token', new.generation);
 END;
+-- Between two runs all of it is emptied.
+DROP TRIGGER events_are_never_deleted;
 ";
 
-/// A migrated ledger to begin each run with.
+/// What a run begins with: a ledger in which nothing has happened.
+///
+/// Opening one costs more than most runs, and so does preparing its statements: a ledger serves run after run, and is emptied before each.
 pub struct Template {
     dir: TempDir,
+    /// Empties a ledger.
+    anew: String,
+    opened: AtomicUsize,
+    idle: Mutex<Vec<(Option<&'static str>, Ledger)>>,
 }
 
 /// How a run ended.
@@ -82,51 +99,79 @@ fn start() -> Timestamp {
     Timestamp::from_second(1_800_000_000).expect("it is one")
 }
 
+/// Waiting for the database takes no virtual time, and the runs' clock is paused: what is done between runs has another.
+fn between<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime").block_on(work)
+}
+
+/// What the database itself would refuse, and is taken away where the rule under it is broken.
+fn taken_away(mutant: Option<Mutant>) -> Option<&'static str> {
+    match mutant {
+        Some(Mutant::SmsIdClaimedTwice) => Some("an_sms_id_is_claimed_once"),
+        Some(Mutant::NoLiveKeyLock) => Some("one_open_attempt_per_recipient"),
+        _ => None,
+    }
+}
+
 impl Template {
     /// Makes it, in memory where the machine has a file system there.
     pub fn make() -> Self {
         let in_memory = Path::new("/dev/shm");
         let dir = if in_memory.is_dir() { TempDir::new_in(in_memory) } else { TempDir::new() };
         let dir = dir.expect("a folder can be made");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-        runtime.block_on(async {
+        let tables = between(async {
             let ledger = Ledger::simulated(&dir.path().join("template.db"), start()).await.expect("it opens");
-            ledger.migrate().await.expect("it is new");
-            ledger.simulated_script(LOG).await.expect("its words are SQL");
-            ledger.simulated_close().await;
+            ledger.simulated_migrate().await.expect("it is new");
+            ledger.simulated_script(LOG.to_owned()).await.expect("its words are SQL");
+            ledger.simulated_tables().await.expect("it has some")
         });
-        Self { dir }
+        let each = tables
+            .iter()
+            .map(|table| format!("DELETE FROM main.{table}; INSERT INTO main.{table} SELECT * FROM fresh.{table};\n"));
+        let anew =
+            format!("BEGIN; PRAGMA defer_foreign_keys = ON;\n{}DELETE FROM sim_log; COMMIT", each.collect::<String>());
+        Self { dir, anew, opened: AtomicUsize::new(0), idle: Mutex::default() }
+    }
+
+    /// A ledger in which nothing has happened.
+    async fn take(&self, mutant: Option<Mutant>) -> Ledger {
+        let without = taken_away(mutant);
+        let idle = {
+            let mut idle = self.idle.lock().expect("nobody panics with it");
+            idle.iter().position(|(taken, _)| *taken == without).map(|at| idle.swap_remove(at).1)
+        };
+        let ledger = match idle {
+            Some(ledger) => ledger,
+            None => self.open(without).await,
+        };
+        ledger.simulated_script(self.anew.clone()).await.expect("its words are SQL");
+        ledger
+    }
+
+    async fn open(&self, without: Option<&str>) -> Ledger {
+        let (template, number) = (self.dir.path().join("template.db"), self.opened.fetch_add(1, Ordering::Relaxed));
+        let path = self.dir.path().join(format!("{number}.db"));
+        fs::copy(&template, &path).expect("the template is there");
+        let ledger = Ledger::simulated(&path, start()).await.expect("it opens");
+        let attach = format!("ATTACH 'file:{}?immutable=1' AS fresh", template.display());
+        let drop = without.map_or(String::new(), |index| format!("; DROP INDEX main.{index}"));
+        ledger.simulated_script(attach + &drop).await.expect("its words are SQL");
+        ledger
     }
 }
 
 /// Runs a scenario, with a rule of the product broken if one is given.
 pub fn run(template: &Template, scenario: &Scenario, mutant: Option<Mutant>, trace: bool) -> Ended {
-    let folder = TempDir::new_in(template.dir.path()).expect("a folder can be made");
-    let path = folder.path().join("ledger.db");
-    fs::copy(template.dir.path().join("template.db"), &path).expect("the template is there");
-    // Opening waits for the database, which takes no virtual time: another clock than the run's.
-    let opening = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-    let mut ledger = opening.block_on(open(&path, mutant));
+    let mut ledger = between(template.take(mutant));
     Mutant::break_rule(mutant);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
     let ended = runtime.block_on(tokio::task::unconstrained(one(&mut ledger, scenario, trace)));
     Mutant::break_rule(None);
     drop(runtime);
-    opening.block_on(ledger.simulated_close());
+    ledger.simulated_forget_owners();
+    template.idle.lock().expect("nobody panics with it").push((taken_away(mutant), ledger));
     ended
-}
-
-async fn open(path: &Path, mutant: Option<Mutant>) -> Ledger {
-    let ledger = Ledger::simulated(path, start()).await.expect("it opens");
-    // What the database itself would refuse is taken away where the rule under it is broken.
-    let script = match mutant {
-        Some(Mutant::SmsIdClaimedTwice) => "DROP INDEX an_sms_id_is_claimed_once",
-        Some(Mutant::NoLiveKeyLock) => "DROP INDEX one_open_attempt_per_recipient",
-        _ => "SELECT 1",
-    };
-    ledger.simulated_script(script).await.expect("its words are SQL");
-    ledger
 }
 
 async fn one(ledger: &mut Ledger, scenario: &Scenario, trace: bool) -> Ended {

@@ -61,6 +61,8 @@ pub(crate) struct Sim {
     log_read_to: Cell<i64>,
     trace: Option<RefCell<Vec<String>>>,
     digest: Cell<u64>,
+    /// Transactions and readings so far.
+    statements: Cell<u64>,
     first_uses: Cell<u32>,
     pub(crate) met: Cell<usize>,
 }
@@ -127,6 +129,7 @@ impl Sim {
             trace: trace.then(RefCell::default),
             digest: Cell::new(0xcbf2_9ce4_8422_2325),
             first_uses: Cell::new(0),
+            statements: Cell::new(0),
             met: Cell::new(0),
             scenario,
         }
@@ -149,6 +152,13 @@ impl Sim {
             let who = self.running.get();
             trace.borrow_mut().push(format!("{:>10.3} p{who} {what} {numbers:?} {}", at as f64 / 1000.0, more()));
         }
+    }
+
+    /// Whose turn is before whose. A number that a task has for as long as nothing happens: one that was woken for nothing, which is a
+    /// matter of microseconds, changes nothing for the others.
+    pub(crate) fn turn_of(&self, task: usize) -> u64 {
+        let happened = self.digest.get() ^ (self.statements.get() << 32) ^ self.scenario.seed;
+        Rng::new(happened.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ task as u64).next()
     }
 
     pub(crate) fn told(&self) -> (u64, Vec<String>) {
@@ -508,6 +518,7 @@ impl World for Sim {
 
     fn in_flight(&self, holds: bool) {
         self.holder.set(holds.then(|| self.task.get()));
+        self.statements.set(self.statements.get() + 1);
     }
 
     fn spawn(&self, task: Task) {

@@ -64,13 +64,14 @@ fn search(
 fn no_seed_breaks_the_promise() {
     let (from, seeds) = (number("SIM_FROM", 0), number("SIM_SEEDS", 600));
     let (template, began) = (Template::make(), Instant::now());
-    let totals = Mutex::new((0_usize, 0_usize, 0_usize, 0_u64));
+    let totals = Mutex::new((0_usize, 0_usize, 0_usize, 0_u64, 0_u64));
     let failed = search(&template, from, from + seeds, None, |ended| {
         let mut totals = totals.lock().unwrap();
         totals.0 += ended.rows;
         totals.1 += ended.held;
         totals.2 += ended.met;
         totals.3 += ended.secs;
+        totals.4 ^= ended.digest;
     });
     if let Some((seed, ended)) = failed {
         let violation = ended.violation.unwrap();
@@ -82,9 +83,9 @@ fn no_seed_breaks_the_promise() {
             simulation::run::lines(&shortest.faults)
         );
     }
-    let (rows, held, met, secs) = totals.into_inner().unwrap();
+    let (rows, held, met, secs, digest) = totals.into_inner().unwrap();
     println!(
-        "{seeds} seeds from {from}: {rows} recipients, {met} faults met, {held} held, {} virtual hours in {:.0} s; no invariant broke",
+        "{seeds} seeds from {from}: {rows} recipients, {met} faults met, {held} held, {} virtual hours in {:.0} s, digest {digest:016x}; no invariant broke",
         secs / 3600,
         began.elapsed().as_secs_f64()
     );
