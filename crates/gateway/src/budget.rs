@@ -61,6 +61,14 @@ impl Budget {
         Self { limits: limits(limit, window), place }
     }
 
+    /// Forgets everything, as Redis does when it is flushed.
+    #[cfg(feature = "simulated")]
+    pub fn simulated_flush(&self) {
+        if let Place::InProcess { state, .. } = &self.place {
+            *state.lock().unwrap_or_else(PoisonError::into_inner) = State::default();
+        }
+    }
+
     /// Waits until a call of this class may be made; the answer names the window for [`Self::feedback`]. Cancel-safe.
     pub async fn acquire(&self, class: CallClass) -> i64 {
         let mut patience = Patience::endless();

@@ -117,6 +117,18 @@ pub enum Fault {
         /// Which of its rows.
         row: u32,
     },
+    /// A process is asked to stop at this place: it begins nothing new, finishes what is under way, and ends.
+    Stop {
+        /// Where.
+        at: Place,
+        /// The how-manieth time that somebody is there.
+        nth: u32,
+    },
+    /// The call budget is forgotten, as by a flushed Redis.
+    Flush {
+        /// When.
+        at_s: u32,
+    },
     /// A person decides about all rows that are held.
     Resolve {
         /// When.
@@ -231,6 +243,9 @@ const COMMITS: [&str; 15] = [
     "release the token row",
 ];
 
+/// Those on the way of a file.
+const LOADS: [&str; 3] = ["begin to load a file", "load rows into the ledger", "finish loading a file"];
+
 impl Fault {
     pub(crate) fn list(rng: &mut Rng, scenario: &Scenario) -> Vec<Self> {
         // One of ten seeds has nothing go wrong but what its world does by itself.
@@ -239,7 +254,7 @@ impl Fault {
         let leaning = [rng.of(0, 14), rng.of(0, 14)];
         let mut faults = Vec::new();
         for _ in 0..count {
-            let kind = if rng.percent(60) { *rng.pick(&leaning) } else { rng.of(0, 18) };
+            let kind = if rng.percent(60) { *rng.pick(&leaning) } else { rng.of(0, 21) };
             faults.push(Self::of_kind(kind, rng, scenario));
         }
         faults
@@ -311,6 +326,31 @@ impl Fault {
                 worker: rng.of(0, scenario.workers),
                 by_s: i32::try_from(rng.of(0, 1_200)).expect("small") - 600,
             },
+            17 => {
+                let operation = *rng.pick(&LOADS);
+                let (before, after) = (Place::Before(operation), Place::After(operation));
+                match rng.of(0, 6) {
+                    0 => Self::CommitLost { operation, nth: rng.of(0, 5) },
+                    1 => Self::Freeze { at: before, nth: rng.of(0, 5), secs: *rng.pick(&[10, 100, 400]) },
+                    2 => Self::Crash { at: before, nth: rng.of(0, 5) },
+                    _ => Self::Crash { at: after, nth: rng.of(0, 5) },
+                }
+            }
+            18 => {
+                let places = [
+                    Place::After("claim a chunk"),
+                    Place::Before("mark a batch as being sent"),
+                    Place::After("mark a batch as being sent"),
+                    Place::Request,
+                    Place::Answer,
+                    Place::TokenAnswer,
+                    Place::ReadAnswer,
+                    Place::After("record the outcome of a batch"),
+                    Place::After("settle attempts"),
+                ];
+                Self::Stop { at: *rng.pick(&places), nth: rng.of(0, 10) }
+            }
+            19 => Self::Flush { at_s: rng.of(1, 120) },
             _ => Self::DiskFull { at_s: rng.of(1, 200), secs: rng.of(1, 90) },
         }
     }
@@ -325,8 +365,10 @@ impl Fault {
             | Self::Foreign { at_s, .. }
             | Self::Delete { at_s }
             | Self::Clock { at_s, .. }
+            | Self::Flush { at_s }
             | Self::Resolve { at_s, .. } => *at_s,
             Self::Crash { .. }
+            | Self::Stop { .. }
             | Self::CommitLost { .. }
             | Self::Send { .. }
             | Self::Read { .. }

@@ -72,6 +72,8 @@ pub struct Model {
     /// States of campaigns.
     pub campaigns: BTreeMap<i64, String>,
     opted_out: BTreeSet<i64>,
+    /// Processes that are known to have ended.
+    ended: BTreeSet<i64>,
     open: BTreeMap<(String, i64), BTreeSet<i64>>,
     claimed: BTreeMap<i64, i64>,
     /// Token pairs that were committed.
@@ -101,6 +103,10 @@ impl Model {
             "attempt" => self.attempt(change),
             "campaign" => {
                 self.campaigns.insert(change.id, change.is.clone().unwrap_or_default());
+                self.a_campaign_begins_with_all_its_rows(change)
+            }
+            "owner" => {
+                self.ended.insert(change.id);
                 Ok(())
             }
             "opt_out" => {
@@ -118,6 +124,20 @@ impl Model {
     fn what_is_unexplained_is_of_somebody_else(&self, sms_id: i64, book: &Book) -> Holds {
         let row = book.text(sms_id).and_then(|text| text.row);
         hold!(what_is_unexplained_is_of_somebody_else, row.is_none(), "{sms_id} is of row {row:?}");
+        Ok(())
+    }
+
+    /// Each file of a run has one campaign.
+    fn a_campaign_begins_with_all_its_rows(&self, change: &Change) -> Holds {
+        let loaded = self.rows.values().filter(|row| row.campaign == change.id).count();
+        let begins = change.was.as_deref() == Some("loading");
+        hold!(
+            a_campaign_begins_with_all_its_rows,
+            !begins || i64::try_from(loaded).ok() == change.a,
+            "campaign {} has {loaded} rows and its file {:?}",
+            change.id,
+            change.a
+        );
         Ok(())
     }
 
@@ -319,6 +339,7 @@ impl Model {
         let attempt = found.expect("it holds");
         let state = self.attempts.get_mut(&attempt).expect("it is one of these");
         let rows = state.rows.clone();
+        hold!(who_has_ended_sends_nothing, !self.ended.contains(&state.owner), "attempt {attempt} of {}", state.owner);
         state.posts += 1;
         hold!(one_post_an_attempt, state.posts == 1, "attempt {attempt} was posted {} times", state.posts);
         let begun = matches!(state.state.as_str(), "sending" | "unknown" | "settled");

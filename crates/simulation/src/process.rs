@@ -24,6 +24,8 @@ pub(crate) enum Kind {
     Worker,
     Reconciler,
     Feeder,
+    /// A person's command that loads a file, by number.
+    Launcher(usize),
 }
 
 /// What all processes share.
@@ -51,13 +53,22 @@ fn parts() -> Parts {
 pub(crate) fn start(sim: &Sim, kind: Kind) -> usize {
     let mut processes = sim.processes.borrow_mut();
     let clock_error = SignedDuration::from_secs(i64::from(sim.rng.borrow_mut().of(0, 1_201)) - 600);
-    processes.push(crate::world::Process { kind, alive: true, frozen_until: None, clock_error });
+    processes.push(crate::world::Process {
+        kind,
+        alive: true,
+        frozen_until: None,
+        clock_error,
+        stop: CancellationToken::new(),
+        froze: false,
+        begun_late: 0,
+    });
     let number = processes.len() - 1;
     let task: crate::world::Task = match kind {
         Kind::World => return number,
         Kind::Worker => Box::pin(worker(number)),
         Kind::Reconciler => Box::pin(reconciler(number)),
-        Kind::Feeder => Box::pin(feeder()),
+        Kind::Feeder => Box::pin(feeder(number)),
+        Kind::Launcher(nth) => Box::pin(launch(number, nth)),
     };
     sim.new_tasks.borrow_mut().push((number, task));
     number
@@ -72,6 +83,23 @@ pub(crate) fn restart(sim: &Sim, process: usize) {
         with(|sim| start(sim, kind));
     };
     sim.new_tasks.borrow_mut().push((0, Box::pin(task)));
+}
+
+fn stop_of(number: usize) -> CancellationToken {
+    with(|sim| sim.processes.borrow()[number].stop.clone())
+}
+
+/// A process that was asked to stop has finished, and ends; another takes its place.
+async fn end(number: usize, owner: Option<OwnerGuard>) {
+    if let Some(owner) = owner {
+        // A ledger that is down learns of it by the lock.
+        let _ = owner.end(parts().ledger.now()).await;
+    }
+    with(|sim| {
+        sim.note("stopped", &[i64::try_from(number).unwrap_or(0)], String::new);
+        sim.processes.borrow_mut()[number].alive = false;
+        restart(sim, number);
+    });
 }
 
 async fn register(kind: &'static str, number: usize) -> OwnerGuard {
@@ -115,22 +143,39 @@ async fn worker(number: usize) {
         mark: queue::Mark::nowhere(),
         finished,
     });
+    let (stop, (working, mut done)) = (stop_of(number), tokio::sync::mpsc::channel::<()>(1));
     for _ in 0..scenario.concurrency {
-        let (worker, owner) = (Rc::clone(&worker), Arc::clone(&owner));
+        let (worker, owner, stop, working) = (Rc::clone(&worker), Arc::clone(&owner), stop.clone(), working.clone());
         let task = async move {
-            let (sim, stop) = (crate::world::get(), CancellationToken::new());
-            loop {
+            let sim = crate::world::get();
+            while !stop.is_cancelled() {
                 let job = sim.jobs.borrow_mut().pop_front();
                 match job {
                     Some(job) => worker.handle(job, &owner, &stop).await,
                     // A wake-up may have gone to a process that ended.
-                    None => _ = tokio::time::timeout(Duration::from_secs(30), sim.job_came.notified()).await,
+                    None => tokio::select! {
+                        biased;
+                        () = stop.cancelled() => {}
+                        () = sim.job_came.notified() => {}
+                        () = sleep(Duration::from_secs(30)) => {}
+                    },
                 }
             }
+            drop(owner);
+            drop(working);
         };
         with(|sim| sim.new_tasks.borrow_mut().push((number, Box::pin(task))));
     }
+    drop((worker, working));
+    stop.cancelled().await;
+    let in_time = tokio::time::timeout(STOPS_WITHIN, done.recv()).await.is_ok();
+    with(|sim| sim.who_stops_ends_soon(number, in_time));
+    done.recv().await;
+    end(number, Arc::try_unwrap(owner).ok()).await;
 }
+
+/// What was sent is answered within ten seconds and recorded; a ledger that is away is waited for a minute each time.
+const STOPS_WITHIN: Duration = Duration::from_secs(150);
 
 /// How long to rest: a little after something has changed, ever longer while nothing does.
 struct Rest {
@@ -167,23 +212,25 @@ async fn reconciler(number: usize) {
         ..reconciler::Settings::default()
     };
     let reconciler = reconciler::Reconciler::new(parts.ledger, gateway(number), settings);
-    let mut rest = Rest { seen: 0, ms: 3_000, shortest_ms: 3_000, longest_ms: 40_000 };
-    loop {
+    let (mut rest, stop) = (Rest { seen: 0, ms: 3_000, shortest_ms: 3_000, longest_ms: 40_000 }, stop_of(number));
+    while !stop.is_cancelled() {
         // A ledger or a gateway that is away is waited for, as ever.
         let _ = reconciler.simulated_round(&owner).await;
-        sleep(rest.next()).await;
+        let _ = tokio::time::timeout(rest.next(), stop.cancelled()).await;
     }
+    end(number, Some(owner)).await;
 }
 
-async fn feeder() {
-    let parts = parts();
+async fn feeder(number: usize) {
+    let (parts, stop) = (parts(), stop_of(number));
     let feeder = Feeder { wake: Arc::clone(&parts.wake), ..Feeder::new(parts.ledger, parts.queue) };
     let mut rest = Rest { seen: 0, ms: 3_000, shortest_ms: 3_000, longest_ms: 60_000 };
-    loop {
+    while !stop.is_cancelled() {
         let _ = feeder.sweep().await;
         let _ = feeder.feed_once().await;
         let _ = tokio::time::timeout(rest.next(), feeder.wake.notified()).await;
     }
+    end(number, None).await;
 }
 
 fn sender() -> SenderId {
@@ -198,11 +245,23 @@ fn text(nth: u32) -> String {
     format!("text {nth}")
 }
 
-/// Launches a campaign.
-pub(crate) async fn launch(owner: Rc<OwnerGuard>, nth: usize) {
-    let Parts { ledger, wake, .. } = parts();
+/// Launches a campaign, like a person who gives the command until the file is launched.
+async fn launch(number: usize, nth: usize) {
+    let owner = register("launcher", number).await;
+    while !matches!(load(&owner, nth).await, Ok(true)) {
+        sleep(Duration::from_secs(1)).await;
+    }
+    with(|sim| {
+        sim.loaded.borrow_mut().insert(nth);
+        sim.processes.borrow_mut()[number].alive = false;
+    });
+    parts().wake.notify_one();
+}
+
+/// Loads a file; false while another process is at it.
+async fn load(owner: &OwnerGuard, nth: usize) -> ledger::Result<bool> {
+    let ledger = parts().ledger;
     let (campaign, chunk_len) = with(|sim| (sim.scenario.campaigns[nth].clone(), sim.scenario.chunk_len));
-    sleep(Duration::from_secs(u64::from(campaign.at_s))).await;
     let new = NewImport {
         file_name: format!("{nth}.csv"),
         sha256: format!("{nth:064}"),
@@ -217,11 +276,14 @@ pub(crate) async fn launch(owner: Rc<OwnerGuard>, nth: usize) {
             ..ledger::NewCampaign::default()
         }],
     };
-    let started = ledger.begin_import(&new, ledger.now()).await.expect("the people's ledger serves");
-    let ImportStart::Load { import, campaigns } = started else { return };
+    let (import, campaigns) = match ledger.begin_import(&new, ledger.now()).await? {
+        ImportStart::Load { import, campaigns } => (import, campaigns),
+        ImportStart::Busy { .. } => return Ok(false),
+        ImportStart::Launched { .. } => return Ok(true),
+        ImportStart::SentSince { .. } => unreachable!("no ledger is restored here"),
+    };
     let id = TextId::first_used(import, 2);
     let new_text = NewText { id, body: text(campaign.text), encoding: Encoding::Gsm7, segments: 1 };
-    let mut chunks = Vec::new();
     for (ordinal, first) in (0..campaign.rows).step_by(chunk_len as usize).enumerate() {
         let rows = (first..campaign.rows.min(first + chunk_len)).map(|row| NewRow {
             row_number: row + 2,
@@ -235,17 +297,16 @@ pub(crate) async fn launch(owner: Rc<OwnerGuard>, nth: usize) {
             scheduled_for: None,
             valid_until: None,
         });
-        chunks.push(NewChunk {
+        let chunk = NewChunk {
             id: ChunkId::nth(import, u32::try_from(ordinal).expect("few")),
             campaign: campaigns[0].0,
             texts: if ordinal == 0 { vec![new_text.clone()] } else { Vec::new() },
             rows: rows.collect(),
-        });
+        };
+        ledger.append_chunks(import, &[chunk], ledger.now()).await?;
     }
-    ledger.append_chunks(import, &chunks, ledger.now()).await.expect("the people's ledger serves");
-    ledger.finish_import(import, ledger.now()).await.expect("the people's ledger serves");
-    with(|sim| sim.in_files.set(sim.in_files.get() + campaign.rows as usize));
-    wake.notify_one();
+    ledger.finish_import(import, ledger.now()).await?;
+    Ok(true)
 }
 
 const ANN: By<'static> = By { who: "ann", reason: Some("the simulation") };
@@ -322,6 +383,11 @@ pub(crate) async fn happen(fault: Fault) {
             after(at_s).await;
             resolve(how).await;
         }
+        Fault::Flush { at_s } => {
+            after(at_s).await;
+            parts().budget.simulated_flush();
+            with(Sim::flush);
+        }
         _ => {}
     }
 }
@@ -360,7 +426,7 @@ pub(crate) async fn judge() {
             let now = tokio::time::Instant::now();
             let frozen =
                 sim.processes.borrow().iter().any(|p| p.alive && p.frozen_until.is_some_and(|until| until > now));
-            let launched = sim.scenario.campaigns.iter().all(|c| Duration::from_secs(u64::from(c.at_s) + 5) < elapsed);
+            let launched = sim.loaded.borrow().len() == sim.scenario.campaigns.len();
             let asked_later = !sim.healed.get()
                 && sim.scenario.faults.iter().any(|fault| {
                     matches!(fault, Fault::Resolve { at_s, .. } if Duration::from_secs(u64::from(*at_s) + 5) >= elapsed)
@@ -375,20 +441,23 @@ pub(crate) async fn judge() {
     }
     with(|sim| {
         let model = sim.model.borrow();
-        sim.check(model.rows_balance(sim.in_files.get()));
+        sim.check(model.rows_balance(sim.scenario.campaigns.iter().map(|campaign| campaign.rows as usize).sum()));
         sim.check(model.all_is_done_in_the_end());
         sim.check(model.the_book_agrees(&sim.book.borrow()));
         sim.over.set(true);
     });
 }
 
-/// Registers the people, launches the campaigns, starts the processes, and has happen what has a time.
+/// Launches the campaigns, starts the processes, and has happen what has a time.
 pub(crate) async fn people() {
-    let owner = Rc::new(register("people", 0).await);
     let sim = crate::world::get();
     let task = |task: crate::world::Task| sim.new_tasks.borrow_mut().push((0, task));
     for nth in 0..sim.scenario.campaigns.len() {
-        task(Box::pin(launch(Rc::clone(&owner), nth)));
+        let at = Duration::from_secs(u64::from(sim.scenario.campaigns[nth].at_s));
+        task(Box::pin(async move {
+            sleep(at).await;
+            with(|sim| _ = start(sim, Kind::Launcher(nth)));
+        }));
     }
     for fault in sim.scenario.faults.clone() {
         task(Box::pin(happen(fault)));

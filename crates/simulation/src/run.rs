@@ -50,7 +50,8 @@ CREATE TRIGGER sim_attempt AFTER UPDATE OF state, sending_at, ended_at ON attemp
         VALUES ('attempt', new.id, old.state, new.state, new.sending_at, new.ended_at, new.outcome);
 END;
 CREATE TRIGGER sim_campaign AFTER UPDATE OF state ON campaigns BEGIN
-    INSERT INTO sim_log (kind, id, was, \"is\") VALUES ('campaign', new.id, old.state, new.state);
+    INSERT INTO sim_log (kind, id, was, \"is\", a) VALUES ('campaign', new.id, old.state, new.state,
+        (SELECT rows_in_file FROM imports i WHERE i.id = new.import_id));
 END;
 CREATE TRIGGER sim_opt_out AFTER INSERT ON suppressions BEGIN
     INSERT INTO sim_log (kind, id) VALUES ('opt_out', new.destination);
@@ -60,6 +61,9 @@ CREATE TRIGGER sim_unexplained AFTER INSERT ON unexplained BEGIN
 END;
 CREATE TRIGGER sim_token AFTER UPDATE OF generation ON tokens WHEN old.generation <> new.generation BEGIN
     INSERT INTO sim_log (kind, id) VALUES ('token', new.generation);
+END;
+CREATE TRIGGER sim_owner AFTER UPDATE OF ended_at ON owners WHEN old.ended_at IS NULL AND new.ended_at IS NOT NULL BEGIN
+    INSERT INTO sim_log (kind, id, \"is\") VALUES ('owner', new.id, new.ended_how);
 END;
 -- Between two runs all of it is emptied.
 DROP TRIGGER events_are_never_deleted;

@@ -14,13 +14,14 @@ use ledger::simulated::{Change, Fate, World, stop};
 use queue::Job;
 use std::{
     cell::{Cell, RefCell},
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     future::Future,
     pin::Pin,
     rc::Rc,
     time::Duration,
 };
 use tokio::{sync::Notify, time::Instant};
+use tokio_util::sync::CancellationToken;
 
 pub(crate) type Task = Pin<Box<dyn Future<Output = ()>>>;
 
@@ -30,6 +31,11 @@ pub(crate) struct Process {
     pub(crate) alive: bool,
     pub(crate) frozen_until: Option<Instant>,
     pub(crate) clock_error: SignedDuration,
+    pub(crate) stop: CancellationToken,
+    /// It has stood still, and may go on in the middle of anything.
+    pub(crate) froze: bool,
+    /// Batches that it began after it was asked to stop.
+    pub(crate) begun_late: u32,
 }
 
 pub(crate) struct Sim {
@@ -55,7 +61,10 @@ pub(crate) struct Sim {
     pub(crate) job_came: Notify,
     pub(crate) healed: Cell<bool>,
     pub(crate) over: Cell<bool>,
-    pub(crate) in_files: Cell<usize>,
+    /// The files that are loaded, by number.
+    pub(crate) loaded: RefCell<BTreeSet<usize>>,
+    /// When a 429 was heard, and until when it stops everybody.
+    stopped: Cell<Option<(Instant, Instant)>>,
     /// Moves on with each change: who has seen the same twice may rest longer.
     pub(crate) changes: Cell<u64>,
     log_read_to: Cell<i64>,
@@ -123,7 +132,8 @@ impl Sim {
             job_came: Notify::new(),
             healed: Cell::new(false),
             over: Cell::new(false),
-            in_files: Cell::new(0),
+            loaded: RefCell::default(),
+            stopped: Cell::new(None),
             changes: Cell::new(0),
             log_read_to: Cell::new(log_read_to),
             trace: trace.then(RefCell::default),
@@ -220,6 +230,14 @@ impl Sim {
             Fault::Freeze { at, nth: n, secs } if (*at, *n) == (place, nth) => Some(Some(*secs)),
             _ => None,
         });
+        let stop = self.take_fault(|fault| match fault {
+            Fault::Stop { at, nth: n } if (*at, *n) == (place, nth) => Some(()),
+            _ => None,
+        });
+        if stop.is_some() {
+            let stop = self.processes.borrow()[process].stop.clone();
+            stop.cancel();
+        }
         match fate {
             None => Fate::Go,
             Some(None) => {
@@ -229,7 +247,8 @@ impl Sim {
             }
             Some(Some(secs)) => {
                 let until = Instant::now() + Duration::from_secs(u64::from(secs));
-                self.processes.borrow_mut()[process].frozen_until = Some(until);
+                let frozen = &mut self.processes.borrow_mut()[process];
+                (frozen.frozen_until, frozen.froze) = (Some(until), true);
                 Fate::Freeze
             }
         }
@@ -414,6 +433,48 @@ impl Sim {
         }
     }
 
+    /// What was granted half a second ago may still be called.
+    fn nobody_calls_before_retry_after(&self) {
+        let now = Instant::now();
+        let early =
+            self.stopped.get().is_some_and(|(heard, until)| now > heard + Duration::from_secs(1) && now < until);
+        if early && !self.processes.borrow()[self.running.get()].froze {
+            let seen = format!("{:?} too early", self.stopped.get().map(|(_, until)| until - now));
+            self.check(Err(Violation { invariant: "nobody_calls_before_retry_after", seen }));
+        }
+    }
+
+    /// The call budget is forgotten.
+    pub(crate) fn flush(&self) {
+        self.stopped.set(None);
+    }
+
+    fn who_stops_begins_nothing_new(&self, changes: &[Change]) {
+        let begins = |change: &&Change| {
+            change.kind == "attempt"
+                && change.was.as_deref() == Some("formed")
+                && change.is.as_deref() == Some("sending")
+        };
+        let begun = changes.iter().filter(begins).count();
+        let process = &mut self.processes.borrow_mut()[self.running.get()];
+        if process.stop.is_cancelled() {
+            process.begun_late += u32::try_from(begun).unwrap_or(u32::MAX);
+        }
+        // Each of its jobs may have been past the last look.
+        if process.begun_late > self.scenario.concurrency {
+            let seen = format!("{} batches", process.begun_late);
+            self.check(Err(Violation { invariant: "who_stops_begins_nothing_new", seen }));
+        }
+    }
+
+    /// It was asked to stop, and has ended within its time.
+    pub(crate) fn who_stops_ends_soon(&self, process: usize, in_time: bool) {
+        if !in_time && !self.processes.borrow()[process].froze {
+            let violation = Violation { invariant: "who_stops_ends_soon", seen: format!("p{process} does not end") };
+            self.check(Err(violation));
+        }
+    }
+
     /// A call is at the gateway.
     fn arrive(&self, asked: &Asked) -> Reply {
         self.note(&asked.path, &[], || String::new());
@@ -501,6 +562,7 @@ impl World for Sim {
             let holds = self.model.borrow_mut().apply(change, &self.book.borrow());
             self.check(holds);
         }
+        self.who_stops_begins_nothing_new(&changes);
         if operation == "claim a chunk" {
             self.claimed(&changes);
         }
@@ -551,6 +613,7 @@ impl Wire for Line {
                 _ => (None, Place::ReadAnswer),
             };
             let part = || with(|sim| Duration::from_millis(u64::from(sim.rng.borrow_mut().of(5, 120))));
+            with(Sim::nobody_calls_before_retry_after);
             if let Some(before) = before {
                 stop(with(|sim| sim.at(before))).await;
             }
@@ -562,6 +625,9 @@ impl Wire for Line {
                 return reply;
             }
             tokio::time::sleep(part()).await;
+            if let Reply::Complete { status: 429, retry_after: Some(wait), .. } = &reply {
+                with(|sim| sim.stopped.set(Some((Instant::now(), Instant::now() + *wait))));
+            }
             reply
         })
     }
