@@ -3,9 +3,9 @@
 use redis::aio::ConnectionManager;
 use std::{
     fmt,
-    fs::{self, File},
-    io::{self, Write},
-    os::unix::fs::MetadataExt,
+    fs::File,
+    io::{self, Read},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{Arc, LazyLock, Mutex, PoisonError},
 };
@@ -116,45 +116,37 @@ impl fmt::Display for Mark {
     }
 }
 
-/// One line for each ledger: its name and the mark. A new file takes the place of the old one, so that a crash leaves either
-/// of them whole: half a line would read as a lower mark, or as none.
+/// One line for each ledger: its name and the mark, always of the same length. It is raised in its place by one small write, which
+/// a crash leaves undone or done; it does not wait for the disk, since what a machine takes with it is the mark of its last
+/// seconds.
 fn raise_in_file(path: &Path, name: &str, call: i64) -> io::Result<i64> {
-    let locked = locked(path)?;
-    let text = io::read_to_string(&locked)?;
-    let of = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.parse::<i64>().ok();
-    let before = text.lines().find_map(of).unwrap_or(0);
-    if call > before {
-        let others = text.lines().filter(|line| of(line).is_none());
-        let lines: String =
-            others.map(str::to_owned).chain([format!("{name} {call}")]).map(|line| line + "\n").collect();
-        let mut new_path = path.as_os_str().to_owned();
-        new_path.push(".new");
-        let mut new = File::create(&new_path)?;
-        new.write_all(lines.as_bytes())?;
-        // Before the rename, which the disk may otherwise get first. The rename itself may wait: what is lost with the machine
-        // is the mark of its last seconds.
-        new.sync_data()?;
-        fs::rename(&new_path, path)?;
-    }
-    Ok(before)
-}
-
-/// The file with its lock, for two processes may share the ledger. Whoever waited for the lock of a file that was replaced
-/// meanwhile takes the new one.
-fn locked(path: &Path) -> io::Result<File> {
-    loop {
-        let file = File::options().read(true).append(true).create(true).open(path)?;
-        file.lock()?;
-        let (ours, there) = (file.metadata()?, fs::metadata(path));
-        if there.is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())) {
-            return Ok(file);
+    let mut file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+    // Two processes may share the ledger.
+    file.lock()?;
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    let mut at = 0;
+    for line in text.split_inclusive('\n') {
+        let number = line.strip_prefix(name).and_then(|rest| rest.strip_prefix(' ')?.strip_suffix('\n'));
+        if let Some(before) = number.and_then(|number| number.parse().ok()) {
+            if call > before {
+                file.write_all_at(format!("{call:020}").as_bytes(), at + name.len() as u64 + 1)?;
+            }
+            return Ok(before);
         }
+        at += line.len() as u64;
     }
+    // Over what a crash may have left of a line.
+    let whole = text.rfind('\n').map_or(0, |end| end as u64 + 1);
+    file.write_all_at(format!("{name} {call:020}\n").as_bytes(), whole)?;
+    file.sync_data()?;
+    Ok(0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::{fs, io::Write};
 
     #[tokio::test]
     async fn a_mark_only_rises_and_each_ledger_has_its_own() {
@@ -168,21 +160,19 @@ mod tests {
         assert_eq!(mark.raise(0).await.unwrap(), 9);
         mark.be_of("two");
         assert_eq!(mark.raise(4).await.unwrap(), 0);
-        assert_eq!(std::fs::read_to_string(path).unwrap(), "one 9\ntwo 4\n");
+        assert_eq!(fs::read_to_string(path).unwrap(), "one 00000000000000000009\ntwo 00000000000000000004\n");
     }
 
     #[test]
-    fn a_crash_while_the_mark_is_written_leaves_the_one_before() {
+    fn what_a_crash_left_of_a_line_is_no_mark_and_in_no_ones_way() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ledger.sent");
         assert_eq!(raise_in_file(&path, "one", 12).unwrap(), 0);
-        let mut reader = File::open(&path).unwrap();
-        // What an earlier crash left beside it is no mark.
-        fs::write(dir.path().join("ledger.sent.new"), "one 9").unwrap();
+        File::options().append(true).open(&path).unwrap().write_all(b"two 0000").unwrap();
         assert_eq!(raise_in_file(&path, "one", 13).unwrap(), 12);
-        assert_eq!(io::read_to_string(&mut reader).unwrap(), "one 12\n", "the file of before is never written to");
+        assert_eq!(raise_in_file(&path, "two", 5).unwrap(), 0);
+        assert_eq!(raise_in_file(&path, "two", 0).unwrap(), 5);
         assert_eq!(raise_in_file(&path, "one", 0).unwrap(), 13);
-        assert!(!dir.path().join("ledger.sent.new").exists());
     }
 
     #[test]
