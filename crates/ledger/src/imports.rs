@@ -510,6 +510,8 @@ impl Ledger {
     pub async fn record_senders(&self, senders: &[(SenderId, bool)], now: Timestamp) -> Result<()> {
         let operation = "record the gateway's senders";
         write_tx!(self, operation, |tx, dialect| {
+            // Not by the time of the last check: two may fall into one millisecond.
+            sqlx::query("DELETE FROM senders").execute(&mut *tx).await.during(operation)?;
             for (sender, approved) in senders {
                 sqlx::query(
                     "INSERT INTO senders (sender, status, checked_at) VALUES ($1, $2, $3)
@@ -522,11 +524,6 @@ impl Ledger {
                 .await
                 .during(operation)?;
             }
-            sqlx::query("DELETE FROM senders WHERE checked_at < $1")
-                .bind(ms(now))
-                .execute(&mut *tx)
-                .await
-                .during(operation)?;
         });
         Ok(())
     }

@@ -97,7 +97,15 @@ impl RedisQueue {
     }
 
     pub(crate) async fn tidy(&self) -> Result<(), QueueError> {
-        self.storage().vacuum().await.map_err(|error| QueueError::Push(error.to_string()))?;
+        let mut storage = self.storage();
+        storage.vacuum().await.map_err(|error| QueueError::Push(error.to_string()))?;
+        // The names of all jobs that were ever done, which nothing reads and apalis keeps for ever.
+        let config = storage.get_config();
+        redis::cmd("DEL")
+            .arg(config.done_jobs_set())
+            .arg(config.dead_jobs_set())
+            .query_async::<()>(&mut self.connection())
+            .await?;
         Ok(())
     }
 

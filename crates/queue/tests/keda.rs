@@ -1,4 +1,4 @@
-//! What scales the workers on a cluster names the keys of the queue; `crates/crier/tests/keda.rs` counts what is in them.
+//! What scales the workers on a cluster names the keys of the queue; `crates/crier/tests/queue.rs` counts what is in them.
 
 use apalis_redis::Config;
 

@@ -101,6 +101,19 @@ impl World {
         let (ledger, now) = (self.hands[hand].0.clone(), at(self.now));
         let campaign = |n: usize| of(&self.campaigns, n).unwrap();
         match call {
+            Call::Through(n, outcome) => {
+                let mut said = String::new();
+                for call in [Call::Feed(*n), Call::Claim(*n)] {
+                    said += &Box::pin(self.step(hand, &call)).await;
+                }
+                while !self.formed.is_empty() {
+                    let last = self.sending.len();
+                    for call in [Call::Start(0), Call::Record(last, *outcome)] {
+                        said += &Box::pin(self.step(hand, &call)).await;
+                    }
+                }
+                said
+            }
             Call::Feed(n) => {
                 let chunks = [campaign(*n).chunk(), campaign(*n + 1).chunk()];
                 let mut fed = ledger.feed(&chunks, REPLAY_AFTER, now).await.unwrap();

@@ -1,4 +1,4 @@
-//! What scales the workers on a cluster counts the jobs that really wait.
+//! The queue on a real Redis: what scales the workers on a cluster counts the jobs that really wait, and what is done is gone.
 
 #![expect(clippy::unwrap_used, reason = "a test may end with a panic")]
 
@@ -77,4 +77,34 @@ async fn keda_counts_the_jobs_that_wait() {
     })
     .await;
     worker.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn finished_jobs_leave_nothing_behind() {
+    let redis = Redis::start();
+    let queue = Queue::redis(&redis.url(), "crier").await.unwrap();
+    let (stop, done) = (CancellationToken::new(), Arc::new(AtomicUsize::new(0)));
+    let (serving, seen, until) = (queue.clone(), done.clone(), stop.clone());
+    let worker = tokio::spawn(async move {
+        let handle = move |_| {
+            seen.fetch_add(1, SeqCst);
+            std::future::ready(())
+        };
+        serving.serve(4, Duration::from_secs(10), until, handle).await;
+    });
+    let mut after = Vec::new();
+    for round in 1..=3 {
+        let jobs: Vec<Job> = (0..JOBS).map(|n| Job::new(CampaignId(1), ChunkId(round * JOBS + n))).collect();
+        queue.push(&jobs).await.unwrap();
+        eventually_async("a round of jobs is done and gone", DEADLINE, async || {
+            queue.tidy().await.unwrap();
+            done.load(SeqCst) == usize::try_from(round * JOBS).unwrap() && redis.elements() < 20
+        })
+        .await;
+        after.push(redis.elements());
+    }
+    stop.cancel();
+    worker.await.unwrap();
+    // Who works on the queue, and what queues there are.
+    assert!(after.iter().all(|elements| *elements <= after[0]), "{after:?}");
 }
