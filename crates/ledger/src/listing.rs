@@ -94,6 +94,17 @@ const DUE: &str = "CASE WHEN scheduled_for > queued_at THEN scheduled_for ELSE c
 /// so long is asked for by itself.
 const ASKED_AFTER: SignedDuration = SignedDuration::from_hours(1);
 
+/// A row as listed texts are matched with it, if its number can exist. `since`: before this it was not sent.
+fn open_row(row: i64, attempt: i64, number: i64, text: String, since: i64, skew: SignedDuration) -> Option<Open> {
+    Some(Open {
+        row: RowId(row),
+        attempt: AttemptId(attempt),
+        destination: Msisdn::from_digits(number.cast_unsigned())?,
+        text,
+        earliest: (instant(since) + skew).as_second() - campaign::sweep::SKEW_MARGIN,
+    })
+}
+
 impl Ledger {
     /// Applies a complete reading of a window: known texts get their status, unknown ones are matched with open rows, the
     /// rest is unexplained. `skew` is the gateway's clock minus the ledger's.
@@ -185,13 +196,7 @@ impl Ledger {
                 let open: Vec<Open> = open
                     .into_iter()
                     .filter_map(|(row, attempt, number, text, sent, _)| {
-                        Some(Open {
-                            row: RowId(row),
-                            attempt: AttemptId(attempt),
-                            destination: Msisdn::from_digits(number.cast_unsigned())?,
-                            text,
-                            earliest: (instant(sent) + skew).as_second() - campaign::sweep::SKEW_MARGIN,
-                        })
+                        open_row(row, attempt, number, text, sent, skew)
                     })
                     .collect();
                 let mut matches = match_listed(&fresh, &open);

@@ -35,15 +35,7 @@ macro_rules! explain_by_unsent {
             unsent.iter().map(|row| (RowId(row.0), (row.4, row.5, row.3))).collect();
         let unsent: Vec<Open> = unsent
             .into_iter()
-            .filter_map(|(row, number, text, queued, ..)| {
-                Some(Open {
-                    row: RowId(row),
-                    attempt: AttemptId(0),
-                    destination: Msisdn::from_digits(number.cast_unsigned())?,
-                    text,
-                    earliest: (instant(queued) + $skew).as_second() - campaign::sweep::SKEW_MARGIN,
-                })
-            })
+            .filter_map(|(row, number, text, queued, ..)| open_row(row, 0, number, text, queued, $skew))
             .collect();
         let texts: Vec<Listed> = left.iter().map(|text| text.text.clone()).collect();
         let found = match_listed(&texts, &unsent).found;
