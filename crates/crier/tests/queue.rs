@@ -92,19 +92,16 @@ async fn finished_jobs_leave_nothing_behind() {
         };
         serving.serve(4, Duration::from_secs(10), until, handle).await;
     });
-    let mut after = Vec::new();
     for round in 1..=3 {
         let jobs: Vec<Job> = (0..JOBS).map(|n| Job::new(CampaignId(1), ChunkId(round * JOBS + n))).collect();
         queue.push(&jobs).await.unwrap();
+        // What stays is who works on the queue and what queues there are: far less than one round's jobs.
         eventually_async("a round of jobs is done and gone", DEADLINE, async || {
             queue.tidy().await.unwrap();
-            done.load(SeqCst) == usize::try_from(round * JOBS).unwrap() && redis.elements() < 20
+            done.load(SeqCst) == usize::try_from(round * JOBS).unwrap() && redis.elements() < JOBS.cast_unsigned() / 2
         })
         .await;
-        after.push(redis.elements());
     }
     stop.cancel();
     worker.await.unwrap();
-    // Who works on the queue, and what queues there are.
-    assert!(after.iter().all(|elements| *elements <= after[0]), "{after:?}");
 }

@@ -163,7 +163,7 @@ impl Ledger {
             let or = crate::simulated::or_settled();
             #[cfg(not(feature = "simulated"))]
             let or = "";
-            let settled: Vec<(i64, i64, String)> = sqlx::query_as(sql(format!(
+            let mut settled: Vec<(i64, i64, String)> = sqlx::query_as(sql(format!(
                 "UPDATE attempts SET state = 'settled', look_at = NULL
                  WHERE id IN {} AND state IN ('accepted', 'unknown') AND (NOT EXISTS
                     (SELECT 1 FROM messages m WHERE m.id BETWEEN attempts.first_row AND attempts.last_row
@@ -176,6 +176,7 @@ impl Ledger {
             .fetch_all(&mut *tx)
             .await
             .during(operation)?;
+            settled.sort_unstable_by_key(|(attempt, ..)| *attempt);
             for (attempt, recipients, outcome) in &settled {
                 if outcome != ACCEPTED {
                     let event = Event {

@@ -224,7 +224,7 @@ impl Ledger {
         let operation = "remove an opt-out";
         let destination = number.as_u64().cast_signed();
         let done = write_tx!(self, operation, |tx, dialect| {
-            let removed: Vec<(String, String)> = sqlx::query_as(
+            let mut removed: Vec<(String, String)> = sqlx::query_as(
                 "DELETE FROM suppressions WHERE destination = $1 AND ($2 = '' OR sender = $2) RETURNING sender, made_by",
             )
             .bind(destination)
@@ -232,6 +232,8 @@ impl Ledger {
             .fetch_all(&mut *tx)
             .await
             .during(operation)?;
+            // A database returns rows in any order; the log tells of them in one.
+            removed.sort_unstable();
             for (sender, made_by) in &removed {
                 let detail = format!(
                     "{} may get texts from {} again (opt-out by {made_by})",
