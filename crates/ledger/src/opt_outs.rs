@@ -177,7 +177,10 @@ impl Ledger {
                         .push_bind(ms(now));
                 });
                 insert.push(" ON CONFLICT (destination, sender, made_by) DO NOTHING RETURNING destination, sender");
-                let added: Vec<(i64, String)> = insert.build_query_as().fetch_all(&mut *tx).await.during(operation)?;
+                let mut added: Vec<(i64, String)> =
+                    insert.build_query_as().fetch_all(&mut *tx).await.during(operation)?;
+                // A database returns rows in any order; the log tells of them in one.
+                added.sort_unstable();
                 done.added += added.len() as u64;
                 done.already += (part.len() - added.len()) as u64;
                 if !added.is_empty() {

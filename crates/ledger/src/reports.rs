@@ -28,7 +28,7 @@ use campaign::{CampaignId, RowState};
 use jiff::Timestamp;
 use serde::Serialize;
 use sqlx::Row;
-use std::{collections::BTreeMap, str::FromStr};
+use std::{cmp::Reverse, collections::BTreeMap, str::FromStr};
 
 /// A campaign with how many of its rows are in each state.
 #[derive(Clone, Debug, Serialize)]
@@ -114,7 +114,7 @@ impl Ledger {
                  {then_join} chunks k ON k.campaign_id = c.id
                  {then_join} messages m ON m.id BETWEEN k.id * 512 AND k.id * 512 + 511
                  WHERE c.name = $1 OR $1 IS NULL
-                 GROUP BY 1, 2, 3 ORDER BY 4 DESC, 3",
+                 GROUP BY 1, 2, 3",
                 then_join = dialect.then_join()
             )))
             .bind(name)
@@ -146,6 +146,12 @@ impl Ledger {
                 let reason = (!why.is_empty()).then_some(why);
                 summary.waiting.push(WaitingRows { state, reason, rows });
             }
+        }
+        for summary in &mut summaries {
+            // Here, since each database has its own order of words.
+            summary
+                .waiting
+                .sort_by(|a, b| (Reverse(a.rows), &a.reason, a.state).cmp(&(Reverse(b.rows), &b.reason, b.state)));
         }
         Ok(summaries)
     }
