@@ -3,10 +3,7 @@
 use crate::Bench;
 use campaign::RowState;
 use sqlx::AssertSqlSafe;
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::atomic::Ordering::SeqCst,
-};
+use std::{collections::HashMap, sync::atomic::Ordering::SeqCst};
 
 #[derive(sqlx::FromRow)]
 struct Message {
@@ -41,6 +38,24 @@ const MESSAGES: &str = "SELECT id, state, attempt_id, sms_id,
     AS ready_at FROM messages ORDER BY id";
 const ATTEMPTS: &str = "SELECT id, chunk_id, state, row_ids, recipients, looks, look_at FROM attempts ORDER BY id";
 const CHUNKS: &str = "SELECT id, state, due_at, owner_id FROM chunks ORDER BY id";
+
+/// What a picture shows: tables, their keys, their columns.
+const PICTURED: [(&str, &str, &str); 5] = [
+    (
+        "messages",
+        "id",
+        "state reason attempts resends attempt_id sms_id id_source gateway_status sent_via destination scheduled_for valid_until \
+         not_before retry_of queued_at attempted_at accepted_at found_at checked_at check_at checks final_at updated_at",
+    ),
+    ("chunks", "id", "state due_at rows expires_at fed_at feeds blocked batch_len_max"),
+    (
+        "attempts",
+        "id",
+        "state row_ids recipients first_row last_row formed_at sending_at ended_at outcome look_at looks looked_at absent",
+    ),
+    ("campaigns", "name", "id state state_why rate_from updated_at"),
+    ("sender_rates", "sender", "rate_us rate_from"),
+];
 
 macro_rules! all {
     ($bench:expr, $query:expr) => {
@@ -125,26 +140,17 @@ impl Bench {
         }
     }
 
-    /// States of all rows and chunks without ids that a database chose.
-    pub(crate) async fn picture(&self) -> BTreeMap<String, String> {
-        let mut picture = BTreeMap::new();
-        for line in self
-            .raw
-            .strings(
-                "SELECT 'row ' || CAST(id AS TEXT) || '=' || state || ' ' || coalesce(reason, '') || ' ' ||
-                    CAST(attempts AS TEXT) || ' ' || CAST(resends AS TEXT) || ' ' || coalesce(CAST(sms_id AS TEXT), '') || ' ' ||
-                    coalesce(CAST(not_before AS TEXT), '') || ' ' || coalesce(CAST(check_at AS TEXT), '')
-                 FROM messages UNION ALL
-                 SELECT 'chunk ' || CAST(id AS TEXT) || '=' || state || ' ' || CAST(due_at AS TEXT) FROM chunks UNION ALL
-                 SELECT 'attempt ' || CAST(id AS TEXT) || '=' || state || ' ' || row_ids || ' ' ||
-                    coalesce(CAST(ended_at AS TEXT), '') FROM attempts",
-            )
-            .await
-        {
-            let (name, rest) = line.split_once('=').unwrap();
-            picture.insert(name.to_owned(), rest.to_owned());
-        }
-        picture
+    /// All that is written of rows, chunks, attempts, campaigns and rates, but what each database chooses by itself: who
+    /// owns what, and the keys of hashes.
+    pub(crate) async fn picture(&self) -> String {
+        let lines = PICTURED.map(|(table, key, columns)| {
+            let told: Vec<String> =
+                columns.split(' ').map(|column| format!("coalesce(CAST({column} AS TEXT), '-')")).collect();
+            format!("SELECT '{table} ' || CAST({key} AS TEXT) || ': ' || {} FROM {table}", told.join(" || ' ' || "))
+        });
+        let mut lines = self.raw.strings(&lines.join(" UNION ALL ")).await;
+        lines.sort_unstable();
+        lines.join("\n")
     }
 }
 

@@ -23,8 +23,8 @@ const STEPS: usize = 40;
 /// One call of the ledger; the numbers choose among what there is.
 #[derive(Clone, Debug)]
 enum Call {
-    /// All the way of a chunk, from the queue to an outcome of each of its batches.
-    Through(usize, usize),
+    /// All the way of a chunk, from the queue to an outcome of each of its batches, and to rest if that is said.
+    Through(usize, usize, bool),
     Feed(usize),
     Claim(usize),
     Start(usize),
@@ -33,6 +33,7 @@ enum Call {
     Finish(usize),
     EndOwner,
     SweepOwners,
+    /// A reading of these of the texts that were sent, or else of any, and what it says of each.
     List(Vec<(usize, usize)>, bool),
     Look(usize, bool),
     Settle,
@@ -56,6 +57,8 @@ enum Call {
     Inbound(u64, usize),
     Purge,
     Wait(i64),
+    /// Until the very moment at which something is due: the next, or the one after it.
+    WaitForDue(usize),
     /// Reads everything that can be asked.
     Ask(usize),
 }
@@ -69,17 +72,29 @@ struct Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let n = || 0..8_usize;
+    // Half are taken.
+    let outcome = || prop_oneof![1 => 0..2_usize, 2 => 0..8_usize];
+    // A reading often says the same of all.
+    let said = || prop_oneof![3 => 0..3_usize, 1 => Just(3)];
+    let which = || prop_oneof![4 => 0..8_usize, 1 => 8..16_usize];
+    let listed = || {
+        prop_oneof![
+            prop::collection::vec((which(), said()), 1..5),
+            (prop::collection::vec(which(), 2..8), said())
+                .prop_map(|(all, said)| all.into_iter().map(|one| (one, said)).collect()),
+        ]
+    };
     let call = prop_oneof![
-        8 => (n(), 0..8_usize).prop_map(|(a, b)| Call::Through(a, b)),
+        10 => (n(), outcome(), prop::bool::weighted(0.7)).prop_map(|(a, b, c)| Call::Through(a, b, c)),
         3 => n().prop_map(Call::Feed),
         3 => n().prop_map(Call::Claim),
         3 => n().prop_map(Call::Start),
-        3 => (n(), 0..8_usize).prop_map(|(a, b)| Call::Record(a, b)),
+        3 => (n(), outcome()).prop_map(|(a, b)| Call::Record(a, b)),
         1 => n().prop_map(Call::TakeBack),
         3 => n().prop_map(Call::Finish),
         1 => Just(Call::EndOwner),
         1 => Just(Call::SweepOwners),
-        4 => (prop::collection::vec((0..8_usize, 0..4_usize), 1..5), any::<bool>()).prop_map(|(a, b)| Call::List(a, b)),
+        9 => (listed(), any::<bool>()).prop_map(|(a, b)| Call::List(a, b)),
         1 => (n(), any::<bool>()).prop_map(|(a, b)| Call::Look(a, b)),
         2 => Just(Call::Settle),
         2 => n().prop_map(Call::Hold),
@@ -89,19 +104,20 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (n(), 0..5_usize).prop_map(|(a, b)| Call::Detail(a, b)),
         2 => (n(), 0..3_usize).prop_map(|(a, b)| Call::Decide(a, b)),
         1 => (n(), 0..3_usize).prop_map(|(a, b)| Call::DecideAll(a, b)),
-        1 => n().prop_map(Call::Pause),
-        2 => n().prop_map(Call::Resume),
+        3 => n().prop_map(Call::Pause),
+        4 => n().prop_map(Call::Resume),
         1 => n().prop_map(Call::Cancel),
         1 => prop::option::of(n()).prop_map(Call::SweepCancelled),
-        1 => Just(Call::SweepExpired),
+        3 => Just(Call::SweepExpired),
         1 => (n(), 0..3_i64, 0..3_i64).prop_map(|(a, b, c)| Call::Reschedule(a, b, c)),
-        2 => n().prop_map(Call::Retry),
-        2 => (0..3_usize).prop_map(Call::SenderRate),
+        3 => n().prop_map(Call::Retry),
+        5 => (0..3_usize).prop_map(Call::SenderRate),
         2 => (1..4_u64, any::<bool>()).prop_map(|(a, b)| Call::OptOut(a, b)),
         3 => (1..4_u64, any::<bool>()).prop_map(|(a, b)| Call::OptIn(a, b)),
         2 => (1..4_u64, 0..4_usize).prop_map(|(a, b)| Call::Inbound(a, b)),
         1 => Just(Call::Purge),
-        4 => prop_oneof![3 => 1..10_i64, 1 => 50..100_i64].prop_map(Call::Wait),
+        3 => prop_oneof![3 => 1..10_i64, 1 => 50..100_i64].prop_map(Call::Wait),
+        5 => (0..2_usize).prop_map(Call::WaitForDue),
         3 => n().prop_map(Call::Ask),
     ];
     prop::collection::vec((0..2_usize, call).prop_map(|(hand, call)| Step { hand, call }), STEPS)
@@ -118,12 +134,22 @@ async fn compare(worlds: &mut [World; 2], steps: &[Step], at: &Cell<usize>) {
     for (n, step) in steps.iter().enumerate() {
         at.set(n);
         let said = tokio::join!(postgres.step(step.hand, &step.call), sqlite.step(step.hand, &step.call));
-        assert_eq!(said.0, said.1, "step {n}, {step:?}, says something else on each database");
+        must_be_same(&said.0, &said.1, || format!("step {n}, {step:?}, says"));
         let pictures = tokio::join!(postgres.bench.picture(), sqlite.bench.picture());
-        assert_eq!(pictures.0, pictures.1, "step {n}, {step:?}, makes other rows on each database");
+        must_be_same(&pictures.0, &pictures.1, || format!("step {n}, {step:?}, writes"));
     }
     let said = tokio::join!(postgres.step(0, &Call::Ask(0)), sqlite.step(1, &Call::Ask(0)));
-    assert_eq!(said.0, said.1, "what is there at the end is told otherwise by each database");
+    must_be_same(&said.0, &said.1, || "what is asked at the end says".to_owned());
+}
+
+/// Panics with the first line that differs.
+fn must_be_same(postgres: &str, sqlite: &str, what: impl Fn() -> String) {
+    if postgres != sqlite {
+        let mut lines = postgres.lines().zip(sqlite.lines());
+        let (one, other) = lines.find(|(one, other)| one != other).unwrap_or(("", ""));
+        let what = what();
+        panic!("{what} something else on each database\n  Postgres: {one}\n  SQLite:   {other}");
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 use campaign::{
-    CampaignId, ChunkId, ImportId, Outcome, SmsId,
+    CampaignId, ChunkId, ImportId, Outcome, RowId, SmsId,
     outcome::{Blame, NotSent},
     rate::Rate,
     resolve::HoldReason,
@@ -28,6 +28,9 @@ use std::{
 };
 
 const BY: By<'static> = By { who: "ann", reason: Some("so") };
+
+/// Numbers of texts that may be listed, sent or not.
+const ANY_TEXT: [u64; 8] = [1, 2, 3, 4, 5, 6, 1, 4];
 
 pub(super) struct World {
     pub(super) bench: Bench,
@@ -82,7 +85,7 @@ impl World {
         (self.now, self.next_sms_id) = (1, 1);
         self.retried.clear();
         (self.formed, self.unsent, self.sending) = (vec![], vec![], vec![]);
-        let late = |row: &mut ledger::NewRow| row.valid_until = Some(at(400));
+        let late = |row: &mut ledger::NewRow| row.valid_until = Some(at(90));
         self.campaigns = vec![
             self.bench.campaign("one", &[1, 2, 3]).await,
             self.bench.campaign("two", &[3, 4]).await,
@@ -101,7 +104,7 @@ impl World {
         let (ledger, now) = (self.hands[hand].0.clone(), at(self.now));
         let campaign = |n: usize| of(&self.campaigns, n).unwrap();
         match call {
-            Call::Through(n, outcome) => {
+            Call::Through(n, outcome, rest) => {
                 let mut said = String::new();
                 for call in [Call::Feed(*n), Call::Claim(*n)] {
                     said += &Box::pin(self.step(hand, &call)).await;
@@ -111,6 +114,9 @@ impl World {
                     for call in [Call::Start(0), Call::Record(last, *outcome)] {
                         said += &Box::pin(self.step(hand, &call)).await;
                     }
+                }
+                if *rest {
+                    said += &Box::pin(self.step(hand, &Call::Finish(*n))).await;
                 }
                 said
             }
@@ -171,7 +177,7 @@ impl World {
             }
             Call::SweepOwners => format!("{}", ledger.sweep_owners(LEASE, SEND_LIMIT, now).await.unwrap()),
             Call::List(texts, look) => {
-                let texts = self.texts(texts);
+                let texts = self.texts(texts).await;
                 let shop = sender(SHOP);
                 let applied = if *look {
                     ledger.apply_look(&shop, &texts, SignedDuration::ZERO, now).await
@@ -221,9 +227,17 @@ impl World {
                 format!("{due:?}")
             }
             Call::Decide(n, verdict) => {
-                let one = campaign(*n);
-                let row = one.row(u16::try_from(n % 3).unwrap());
-                format!("{:?}", ledger.decide_all(one.id, &[row], verdict_of(*verdict), BY, now).await.unwrap())
+                // Most often about one that waits for somebody or something: what else could be decided?
+                let waits = "SELECT CAST(id AS TEXT) || ' ' || CAST(campaign_id AS TEXT) FROM messages
+                    WHERE state IN ('held', 'unknown') ORDER BY state, id";
+                let (row, of) = match of(&self.bench.raw.strings(waits).await, n / 2) {
+                    Some(found) if n % 4 > 0 => {
+                        let (row, of) = found.split_once(' ').unwrap();
+                        (RowId(row.parse().unwrap()), CampaignId(of.parse().unwrap()))
+                    }
+                    _ => (campaign(*n).row(u16::try_from(n % 3).unwrap()), campaign(*n).id),
+                };
+                format!("{:?}", ledger.decide_all(of, &[row], verdict_of(*verdict), BY, now).await.unwrap())
             }
             Call::DecideAll(n, verdict) => {
                 let one = campaign(*n);
@@ -282,6 +296,23 @@ impl World {
                 self.now += seconds;
                 String::new()
             }
+            Call::WaitForDue(n) => {
+                let due = format!(
+                    "SELECT CAST(at AS TEXT) FROM (SELECT valid_until AS at FROM messages WHERE state IN ('queued', 'scheduled')
+                        UNION SELECT not_before FROM messages UNION SELECT check_at FROM messages UNION SELECT look_at FROM attempts
+                        UNION SELECT due_at FROM chunks UNION SELECT look_at FROM windows UNION SELECT fed_at + {} FROM chunks
+                        UNION SELECT fed_at + {} FROM chunks) AS dues WHERE at > {} ORDER BY at",
+                    REPLAY_AFTER.as_millis() + 1,
+                    LEASE.as_millis() + 1,
+                    now.as_millisecond()
+                );
+                if let Some(due) = of(&self.bench.raw.strings(&due).await, *n) {
+                    // Times are told in whole seconds here; who is due within one is due at its end.
+                    self.now = (due.parse::<i64>().unwrap() - at(0).as_millisecond()).div_euclid(1_000)
+                        + i64::from(!due.ends_with("000"));
+                }
+                String::new()
+            }
             Call::Ask(n) => ask(self, &ledger, *n).await,
             Call::Start(_) => String::new(),
         }
@@ -291,13 +322,21 @@ impl World {
         ledger.open_attempts(1_000).await.unwrap()
     }
 
-    fn texts(&self, texts: &[(usize, usize)]) -> Vec<ledger::ListedText> {
+    /// Texts as the gateway lists them: of the rows that had an attempt, or any that it might list.
+    async fn texts(&self, texts: &[(usize, usize)]) -> Vec<ledger::ListedText> {
+        let sent = "SELECT CAST(m.destination % 1000 AS TEXT) || ' ' || t.body FROM messages m JOIN texts t ON t.id = m.text_id
+            WHERE m.attempted_at IS NOT NULL AND m.destination IS NOT NULL AND t.body IS NOT NULL ORDER BY m.id";
+        let sent = self.bench.raw.strings(sent).await;
         let mut listed: Vec<_> = texts
             .iter()
-            .map(|(number, delivery)| {
+            .map(|(which, delivery)| {
                 let delivery = [Some(Delivery::Pending), Some(Delivery::Sent), Some(Delivery::Failed), None][*delivery];
-                let body = if *number < 6 { "hello" } else { "another" };
-                let number = [1_u64, 2, 3, 4, 5, 6, 1, 4][*number];
+                let any = (ANY_TEXT[which % 8], if which % 8 < 6 { "hello" } else { "another" });
+                let (number, body) =
+                    match of(&sent, *which).filter(|_| *which < 8).and_then(|sent| sent.split_once(' ')) {
+                        Some((number, body)) => (number.parse().unwrap(), body),
+                        None => any,
+                    };
                 let id = 1 + number.cast_signed() + i64::from(body == "another") * 10;
                 listed(id, number, body, self.now, delivery)
             })
@@ -333,10 +372,19 @@ impl World {
         format!("{} {:?}", text_of(&due), ledger.cursor(&shop).await.unwrap())
     }
 
-    /// Retries the failed rows of a launched campaign, once: a name that is taken uses an id up on Postgres alone. The new
+    /// Retries the failed rows of a campaign, most often of the one that has the most, once: a name that is taken uses an id up on Postgres alone. The new
     /// campaign takes part from then on.
     async fn retry(&mut self, ledger: &Ledger, n: usize) -> String {
-        let (of, now) = (self.campaigns[n % 3].id, at(self.now));
+        let most = format!(
+            "SELECT CAST(campaign_id AS TEXT) FROM messages WHERE state = 'failed' AND campaign_id <= {}
+             GROUP BY campaign_id ORDER BY count(*) DESC, campaign_id LIMIT 1",
+            self.campaigns[2].id
+        );
+        let of = match self.bench.raw.strings(&most).await.first() {
+            Some(most) if n > 1 => CampaignId(most.parse().unwrap()),
+            _ => self.campaigns[n % 3].id,
+        };
+        let now = at(self.now);
         let valid_until = n.is_multiple_of(2).then(|| at(self.now + 90));
         let counted = ledger.retriable(of, valid_until, now).await.unwrap();
         if self.retried.contains(&of) {
