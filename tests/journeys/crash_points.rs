@@ -5,6 +5,7 @@ use crate::harness::{
     Account, Crier, DEADLINE, Mailing, Place, Process, Redis, Signal, account, eventually, is_all_settled,
 };
 use serde_json::{Value, json};
+use sqlx::Connection;
 use std::{
     fs,
     path::PathBuf,
@@ -29,6 +30,8 @@ struct Way {
     stopped: bool,
     /// The worker ends here first, and then comes the reconciler that is to end at the point.
     worker_ends_at: Option<&'static str>,
+    /// A file that is refused comes first, and what watches ends with it.
+    refused: bool,
     held: u64,
 }
 
@@ -42,6 +45,7 @@ fn ways(point: &'static str) -> Vec<Way> {
         spoiled: None,
         stopped: false,
         worker_ends_at: None,
+        refused: false,
         held: 0,
     };
     let lost = json!([{"operation": "bulk_send", "fault": "status", "status": 500, "times": 1}]);
@@ -65,6 +69,9 @@ fn ways(point: &'static str) -> Vec<Way> {
         }
         "claim the token row" | "before the token request" | "after the token answer" | "commit the new token pair" => {
             vec![way.clone(), Way { spoiled: revoked, ..way }]
+        }
+        "its place in done is noted" | "its summary is written" | "the file is in done" => {
+            vec![way.clone(), Way { refused: true, ..way }]
         }
         _ => vec![way],
     }
@@ -131,6 +138,17 @@ impl<'a> Services<'a> {
     }
 }
 
+/// Chunks that nobody works on and nobody can take: a row of theirs that is queued once more would never be sent.
+fn left_to_the_dead(place: &Place) -> i64 {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let mut ledger = sqlx::SqliteConnection::connect(&place.sqlite()).await.expect("the ledger is there");
+        let left = "SELECT count(*) FROM chunks k LEFT JOIN owners w ON w.id = k.owner_id
+            WHERE k.state = 'working' AND (w.id IS NULL OR w.ended_at IS NOT NULL)";
+        sqlx::query_scalar(left).fetch_one(&mut ledger).await.expect("its words are SQL")
+    })
+}
+
 fn go(way: &Way) -> Account {
     let place = Place::new();
     let redis = Redis::start();
@@ -180,6 +198,16 @@ fn go(way: &Way) -> Account {
         drop.join("processing").read_dir().is_ok_and(|mut entries| entries.next().is_some())
             || before.elapsed() > Duration::from_secs(5)
     });
+    if way.refused {
+        fs::write(drop.join("bad.csv"), "phone,sender,text\n07700900001,ACME,\"no end\n")
+            .expect("the folder is writable");
+        renamed_in("bad.csv");
+        eventually("the file is refused", DEADLINE, || {
+            services.revive();
+            services.ended_at_points > 0 && drop.join("refused/bad.csv").is_file()
+        });
+        assert!(drop.join("refused/bad.refused.txt").is_file(), "nobody is told why after the end {}", way.point);
+    }
     renamed_in("spring.csv");
 
     if way.worker_ends_at.is_some() {
@@ -211,6 +239,10 @@ fn go(way: &Way) -> Account {
     for companion in ["spring.toml", "spring.rejected.csv", "spring.summary.json"] {
         assert!(drop.join("done").join(companion).is_file(), "{companion} is lost");
     }
+    eventually(&format!("no chunk is left to the dead after the end {}", way.point), DEADLINE, || {
+        services.revive();
+        left_to_the_dead(&place) == 0
+    });
     let account = account(&crier, &place.sandbox, "spring", &mailing);
     assert_eq!((account.held, account.held_and_sent), (way.held, 0), "{}: {account:?}", way.point);
     let book = place.sandbox.book();
