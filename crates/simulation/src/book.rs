@@ -6,6 +6,9 @@ use jiff::{SignedDuration, Timestamp, civil::DateTime, tz::TimeZone};
 use serde_json::json;
 use std::{fmt::Write as _, time::Duration};
 
+/// The ids of what people wrote begin here.
+const RECEIVED_FROM: i64 = 900_000;
+
 const TIME: &str = "%Y-%m-%d %H:%M:%S";
 
 /// A text that went out, or goes out for certain.
@@ -35,6 +38,23 @@ pub struct Text {
     pub attempt: Option<i64>,
 }
 
+/// What a person wrote to us.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// The gateway's id of it.
+    pub sms_id: i64,
+    /// Who.
+    pub person: u64,
+    /// To which sender.
+    pub receiver: String,
+    /// What.
+    pub text: String,
+    /// Seconds of the gateway's clock.
+    pub time: i64,
+    /// From when the list shows it, by the ledger's clock.
+    pub listed_at: Timestamp,
+}
+
 #[derive(Clone, Debug)]
 struct Pair {
     expires_at: Timestamp,
@@ -48,6 +68,8 @@ struct Pair {
 pub struct Book {
     /// All texts, by id.
     pub texts: Vec<Text>,
+    /// What people wrote, in the order in which they did.
+    pub received: Vec<Received>,
     pairs: Vec<Pair>,
     skew: SignedDuration,
     life: SignedDuration,
@@ -73,7 +95,7 @@ pub(crate) enum Admitted {
 
 impl Book {
     pub(crate) fn new(skew: SignedDuration, life: SignedDuration) -> Self {
-        Self { texts: Vec::new(), pairs: Vec::new(), skew, life, grants: 0 }
+        Self { texts: Vec::new(), received: Vec::new(), pairs: Vec::new(), skew, life, grants: 0 }
     }
 
     pub(crate) fn clock(&self, now: Timestamp) -> Timestamp {
@@ -103,6 +125,23 @@ impl Book {
             row: whose.map(|(_, row)| row),
         });
         sms_id
+    }
+
+    /// A person writes to us.
+    pub(crate) fn receive(&mut self, person: u64, receiver: &str, text: &str, now: Timestamp, lag: SignedDuration) {
+        self.received.push(Received {
+            sms_id: RECEIVED_FROM + i64::try_from(self.received.len()).expect("few"),
+            person,
+            receiver: receiver.to_owned(),
+            text: text.to_owned(),
+            time: self.clock(now).as_second(),
+            listed_at: now + lag,
+        });
+    }
+
+    /// What a person wrote, by the gateway's id of it.
+    pub(crate) fn written(&self, sms_id: i64) -> Option<&Received> {
+        self.received.get(usize::try_from(sms_id - RECEIVED_FROM).ok()?)
     }
 
     pub(crate) fn text(&self, sms_id: i64) -> Option<&Text> {
@@ -163,11 +202,7 @@ impl Book {
 
     fn entry(&self, text: &Text, now: Timestamp) -> String {
         let status = if now >= text.final_at { text.status } else { 0 };
-        let time = Timestamp::from_second(text.time).expect("near").to_zoned(TimeZone::UTC).strftime(TIME);
-        format!(
-            r#"{{"source":"{}","destination":"{}","text":"{}","type":"1","delivery_status":"{status}","time":"{time}","sms_id":{}}}"#,
-            text.sender, text.destination, text.text, text.sms_id
-        )
+        entry(&text.sender, &text.destination.to_string(), &text.text, ("1", status), text.time, text.sms_id)
     }
 
     /// `/sms/list`. `flicker`: the newest text is on the first page only.
@@ -181,29 +216,48 @@ impl Book {
         let page = field("page").and_then(|page| page.parse::<usize>().ok()).unwrap_or(1).max(1);
         let receiver = field("receiver");
         let sender = field("sender");
-        let mut found: Vec<&Text> = self
-            .texts
-            .iter()
-            .filter(|text| {
-                !text.deleted
-                    && text.listed_at <= now
-                    && (since..=until).contains(&text.time)
-                    && sender.is_none_or(|sender| sender == text.sender)
-                    && receiver.is_none_or(|receiver| receiver == text.destination.to_string())
-            })
-            .collect();
-        found.sort_by_key(|text| std::cmp::Reverse((text.time, text.sms_id)));
+        let shows = |time: i64, listed_at: Timestamp, from: &str, to: &dyn Fn() -> String| {
+            listed_at <= now
+                && (since..=until).contains(&time)
+                && sender.is_none_or(|sender| sender == from)
+                && receiver.is_none_or(|receiver| receiver == to())
+        };
+        let sent = self.texts.iter().filter(|text| {
+            !text.deleted && shows(text.time, text.listed_at, &text.sender, &|| text.destination.to_string())
+        });
+        let received = self.received.iter().filter(|text| {
+            shows(text.time, text.listed_at, &text.person.to_string(), &|| text.receiver.clone())
+        });
+        let sent = sent.map(|text| (text.time, text.sms_id));
+        let mut found: Vec<(i64, i64)> = sent.chain(received.map(|text| (text.time, text.sms_id))).collect();
+        found.sort_unstable_by_key(|at| std::cmp::Reverse(*at));
         if flicker && page > 1 && !found.is_empty() {
             found.remove(0);
         }
         let total = found.len();
         let mut data = String::new();
-        for text in found.iter().skip((page - 1) * 10).take(10) {
-            let _ = write!(data, "{}{}", if data.is_empty() { "" } else { "," }, self.entry(text, now));
+        for (_, sms_id) in found.iter().skip((page - 1) * 10).take(10) {
+            let line = match (self.text(*sms_id), self.written(*sms_id)) {
+                (Some(text), _) => self.entry(text, now),
+                (None, Some(text)) => {
+                    entry(&text.person.to_string(), &text.receiver, &text.text, ("2", 1), text.time, *sms_id)
+                }
+                (None, None) => continue,
+            };
+            let _ = write!(data, "{}{line}", if data.is_empty() { "" } else { "," });
         }
         let last = total.div_ceil(10).max(1);
         let body = format!(
             r#"{{"status":"success","message":"","data":{{"current_page":{page},"data":[{data}],"last_page":{last},"total":{total}}}}}"#
+        );
+        self.answer(200, body, now)
+    }
+
+    /// `/sender-id/list`.
+    pub(crate) fn senders(&self, sender: &str, now: Timestamp) -> Reply {
+        let data = format!(r#"{{"id":1,"sender_id":"{sender}","status":"1"}}"#);
+        let body = format!(
+            r#"{{"status":"success","message":"","data":{{"current_page":1,"data":[{data}],"last_page":1,"total":1}}}}"#
         );
         self.answer(200, body, now)
     }
@@ -239,4 +293,13 @@ impl Book {
             (0..self.texts.len()).filter(|at| !self.texts[*at].deleted && self.texts[*at].listed_at <= now).collect();
         (!listed.is_empty()).then(|| *rng.pick(&listed))
     }
+}
+
+/// One line of the list. `kind`: its type, and its delivery status.
+fn entry(source: &str, destination: &str, text: &str, kind: (&str, u8), time: i64, sms_id: i64) -> String {
+    let time = Timestamp::from_second(time).expect("near").to_zoned(TimeZone::UTC).strftime(TIME);
+    let (kind, status) = kind;
+    format!(
+        r#"{{"source":"{source}","destination":"{destination}","text":"{text}","type":"{kind}","delivery_status":"{status}","time":"{time}","sms_id":{sms_id}}}"#
+    )
 }

@@ -117,6 +117,17 @@ pub enum Fault {
         /// Which of its rows.
         row: u32,
     },
+    /// A person writes to the sender.
+    Write {
+        /// When.
+        at_s: u32,
+        /// Which of the numbers.
+        nth: u32,
+        /// What.
+        word: &'static str,
+        /// How much later the list shows it.
+        lag_s: u32,
+    },
     /// A process is asked to stop at this place: it begins nothing new, finishes what is under way, and ends.
     Stop {
         /// Where.
@@ -260,6 +271,18 @@ impl Fault {
         faults
     }
 
+    /// What people write: to few senders often, and some of them more than once.
+    pub(crate) fn written(rng: &mut Rng, scenario: &Scenario) -> Vec<Self> {
+        let count = rng.of(1, 6);
+        let write = |rng: &mut Rng| Self::Write {
+            at_s: rng.of(1, 120),
+            nth: rng.of(0, 40) / rng.of(1, 12),
+            word: *rng.pick(&["STOP", "Stop.", "start", "Thanks"]),
+            lag_s: rng.of(0, scenario.settle_s - 8) * rng.of(0, 2),
+        };
+        (0..count).map(|_| write(rng)).collect()
+    }
+
     fn of_kind(kind: u32, rng: &mut Rng, scenario: &Scenario) -> Self {
         let done = *rng.pick(&[0, 0, 30, 60, 100, 100, 100]);
         let nth = rng.of(0, 14);
@@ -366,6 +389,7 @@ impl Fault {
             | Self::Delete { at_s }
             | Self::Clock { at_s, .. }
             | Self::Flush { at_s }
+            | Self::Write { at_s, .. }
             | Self::Resolve { at_s, .. } => *at_s,
             Self::Crash { .. }
             | Self::Stop { .. }

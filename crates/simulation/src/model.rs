@@ -1,7 +1,7 @@
 //! What must hold after each commit and each call, one function for each, over what the ledger's log tells.
 
 use crate::book::Book;
-use campaign::RowState;
+use campaign::{RowState, keyword::Keyword};
 use ledger::simulated::Change;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -72,6 +72,10 @@ pub struct Model {
     /// States of campaigns.
     pub campaigns: BTreeMap<i64, String>,
     opted_out: BTreeSet<i64>,
+    /// Opt-outs that were made by a message: who, and of which sender.
+    stopped: BTreeSet<(i64, String)>,
+    /// What people wrote and was taken: by its id the sender that it answered.
+    taken: BTreeMap<i64, String>,
     /// Processes that are known to have ended.
     ended: BTreeSet<i64>,
     open: BTreeMap<(String, i64), BTreeSet<i64>>,
@@ -111,6 +115,23 @@ impl Model {
             }
             "opt_out" => {
                 self.opted_out.insert(change.id);
+                if change.is.as_deref() == Some("message") {
+                    self.stopped.insert((change.id, change.was.clone().unwrap_or_default()));
+                }
+                Ok(())
+            }
+            "opt_in" => {
+                if change.a == Some(0) {
+                    self.opted_out.remove(&change.id);
+                }
+                if change.is.as_deref() == Some("message") {
+                    self.stopped.remove(&(change.id, change.was.clone().unwrap_or_default()));
+                }
+                Ok(())
+            }
+            "inbound" => {
+                self.taken.insert(change.id, change.was.clone().unwrap_or_default());
+                hold!(what_is_taken_was_written, book.written(change.id).is_some(), "nobody wrote {}", change.id);
                 Ok(())
             }
             "token" => {
@@ -407,6 +428,32 @@ impl Model {
                     row.state
                 );
             }
+        }
+        Ok(())
+    }
+
+    /// Whatever people wrote is taken in the end, however late it was listed.
+    pub fn what_was_written_is_read(&self, book: &Book) -> Holds {
+        let left = book.received.iter().find(|text| !self.taken.contains_key(&text.sms_id));
+        hold!(what_was_written_is_read, left.is_none(), "nobody has read {:?}", left.map(|text| text.sms_id));
+        Ok(())
+    }
+
+    /// Who wrote STOP last to a sender gets nothing from it, who wrote START last may; by the gateway's time, whatever the order in
+    /// which that was read.
+    pub fn the_last_word_counts(&self, book: &Book) -> Holds {
+        let mut last: BTreeMap<(i64, &str), (i64, i64, Keyword)> = BTreeMap::new();
+        for (sms_id, sender) in &self.taken {
+            let Some(text) = book.written(*sms_id) else { continue };
+            let Some(keyword) = Keyword::of(&text.text) else { continue };
+            let said = last.entry((text.person.cast_signed(), sender)).or_insert((text.time, *sms_id, keyword));
+            if (text.time, *sms_id) > (said.0, said.1) {
+                *said = (text.time, *sms_id, keyword);
+            }
+        }
+        for ((person, sender), (_, sms_id, keyword)) in last {
+            let stopped = self.stopped.contains(&(person, sender.to_owned()));
+            hold!(the_last_word_counts, stopped == (keyword == Keyword::Stop), "{sms_id} is {keyword:?}, stopped {stopped}");
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use crate::{
     fault::Fault,
+    model::Violation,
     world::{Line, SEND_TIMEOUT_S, Sim, with},
 };
 use campaign::{CampaignId, ChunkId, Msisdn, RowId, RowState, SenderId, TextId};
@@ -208,7 +209,7 @@ async fn reconciler(number: usize) {
         prove_within: SignedDuration::from_mins(20),
         send_limit: SignedDuration::from_secs(i64::from(SEND_TIMEOUT_S) + 8),
         proof_recipients_min: 3,
-        inbound_every: Duration::from_secs(1 << 30),
+        inbound_every: Duration::from_secs(if scenario.is_written_to() { 20 } else { 1 << 30 }),
         ..reconciler::Settings::default()
     };
     let reconciler = reconciler::Reconciler::new(parts.ledger, gateway(number), settings);
@@ -383,6 +384,15 @@ pub(crate) async fn happen(fault: Fault) {
             after(at_s).await;
             resolve(how).await;
         }
+        Fault::Write { at_s, nth, word, lag_s } => {
+            after(at_s).await;
+            with(|sim| {
+                let lag = SignedDuration::from_secs(i64::from(lag_s));
+                let (person, now) = (number(nth).as_u64(), sim.clock());
+                sim.book.borrow_mut().receive(person, sender().as_str(), word, now, lag);
+                sim.note("written", &[i64::from(nth)], || word.to_owned());
+            });
+        }
         Fault::Flush { at_s } => {
             after(at_s).await;
             parts().budget.simulated_flush();
@@ -412,6 +422,18 @@ async fn resolve(how: u32) {
     wake.notify_one();
 }
 
+/// The proof that a person asks for.
+fn verify_holds(checks: ledger::Result<Vec<ledger::Check>>) -> Result<(), Violation> {
+    let fails = |seen: String| Err(Violation { invariant: "verify_holds", seen });
+    match checks {
+        Ok(checks) => match checks.into_iter().find(|check| !check.holds) {
+            Some(check) => fails(format!("{}: {}", check.check, check.found)),
+            None => Ok(()),
+        },
+        Err(error) => fails(format!("{error:?}")),
+    }
+}
+
 /// Ends the faults, and in the end the run.
 pub(crate) async fn judge() {
     let heal = with(|sim| Duration::from_secs(u64::from(sim.scenario.heal_s)));
@@ -431,7 +453,14 @@ pub(crate) async fn judge() {
                 && sim.scenario.faults.iter().any(|fault| {
                     matches!(fault, Fault::Resolve { at_s, .. } if Duration::from_secs(u64::from(*at_s) + 5) >= elapsed)
                 });
-            let still = launched && !asked_later && (!frozen || sim.healed.get()) && sim.model.borrow().is_settled();
+            let writes = sim.scenario.faults.iter().filter(|fault| matches!(fault, Fault::Write { .. })).count();
+            let read = sim.book.borrow().received.len() == writes
+                && sim.model.borrow().what_was_written_is_read(&sim.book.borrow()).is_ok();
+            let still = launched
+                && !asked_later
+                && read
+                && (!frozen || sim.healed.get())
+                && sim.model.borrow().is_settled();
             quiet = if still { quiet + 1 } else { 0 };
             (quiet > 6, elapsed)
         });
@@ -439,8 +468,12 @@ pub(crate) async fn judge() {
             break;
         }
     }
+    let checks = parts().ledger.verify().await;
     with(|sim| {
         let model = sim.model.borrow();
+        sim.check(verify_holds(checks));
+        sim.check(model.what_was_written_is_read(&sim.book.borrow()));
+        sim.check(model.the_last_word_counts(&sim.book.borrow()));
         sim.check(model.rows_balance(sim.scenario.campaigns.iter().map(|campaign| campaign.rows as usize).sum()));
         sim.check(model.all_is_done_in_the_end());
         sim.check(model.the_book_agrees(&sim.book.borrow()));

@@ -54,7 +54,14 @@ CREATE TRIGGER sim_campaign AFTER UPDATE OF state ON campaigns BEGIN
         (SELECT rows_in_file FROM imports i WHERE i.id = new.import_id));
 END;
 CREATE TRIGGER sim_opt_out AFTER INSERT ON suppressions BEGIN
-    INSERT INTO sim_log (kind, id) VALUES ('opt_out', new.destination);
+    INSERT INTO sim_log (kind, id, was, \"is\") VALUES ('opt_out', new.destination, new.sender, new.made_by);
+END;
+CREATE TRIGGER sim_opt_in AFTER DELETE ON suppressions BEGIN
+    INSERT INTO sim_log (kind, id, was, \"is\", a) VALUES ('opt_in', old.destination, old.sender, old.made_by,
+        (SELECT count(*) FROM suppressions s WHERE s.destination = old.destination));
+END;
+CREATE TRIGGER sim_inbound AFTER INSERT ON inbound BEGIN
+    INSERT INTO sim_log (kind, id, was, \"is\") VALUES ('inbound', new.sms_id, new.sender, new.keyword);
 END;
 CREATE TRIGGER sim_unexplained AFTER INSERT ON unexplained BEGIN
     INSERT INTO sim_log (kind, id) VALUES ('unexplained', new.sms_id);

@@ -96,8 +96,16 @@ impl Scenario {
             faults: Vec::new(),
         };
         scenario.faults = Fault::list(&mut rng, &scenario);
+        if rng.percent(20) {
+            scenario.faults.extend(Fault::written(&mut rng, &scenario));
+        }
         scenario.heal_s = scenario.faults.iter().map(Fault::lasts_s).max().unwrap_or(0) + 240 + rng.of(0, 120);
         scenario
+    }
+
+    /// Whether anybody writes to us: else nobody looks.
+    pub(crate) fn is_written_to(&self) -> bool {
+        self.faults.iter().any(|fault| matches!(fault, Fault::Write { .. }))
     }
 
     /// The latest that a text takes effect after its call has ended, and that it is listed after that: together within

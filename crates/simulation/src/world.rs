@@ -410,6 +410,7 @@ impl Sim {
             Some(ReadFault::Broken) => Reply::Broken,
             None => match asked.path.strip_prefix("sms/detail/") {
                 Some(id) => book.detail(id.parse().unwrap_or(0), now),
+                None if asked.path == "sender-id/list" => book.senders("SHOP", now),
                 None => book.list(asked, now, flicker),
             },
         }
