@@ -224,6 +224,8 @@ pub(crate) fn or_settled() -> &'static str {
     }
 }
 
+const TABLES: &str = "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name";
+
 /// Stands in for [`tokio::spawn`]: the task ends with its process.
 pub fn spawn<T: 'static>(task: impl Future<Output = T> + 'static) -> oneshot::Receiver<T> {
     let (done, wait) = oneshot::channel();
@@ -290,14 +292,40 @@ impl Ledger {
         Ok(())
     }
 
+    /// Keeps a copy of all that it holds.
+    pub async fn simulated_copy(&self) -> Result<()> {
+        self.simulated_each("copy the ledger", "", |table| {
+            format!(
+                "DROP TABLE IF EXISTS temp.copy_{table}; CREATE TEMP TABLE copy_{table} AS SELECT * FROM main.{table};"
+            )
+        })
+        .await
+    }
+
+    /// Puts the copy in its place, with a log in which nothing stands.
+    pub async fn simulated_restore(&self) -> Result<()> {
+        self.simulated_each("restore the ledger", "DELETE FROM sim_log;", |table| {
+            format!("DELETE FROM main.{table}; INSERT INTO main.{table} SELECT * FROM temp.copy_{table};")
+        })
+        .await
+    }
+
+    async fn simulated_each(&self, operation: &'static str, then: &str, does: impl Fn(&str) -> String) -> Result<()> {
+        let Db::Sqlite(db) = &self.db else { return Ok(()) };
+        let mut turn = db.only.turn(operation).await.during(operation)?;
+        let tables: Vec<String> = sqlx::query_scalar(TABLES).fetch_all(&mut *turn).await.during(operation)?;
+        let each: String = tables.iter().map(|table| does(table)).collect();
+        let script = format!("BEGIN; PRAGMA defer_foreign_keys = ON; {each} {then} COMMIT");
+        sqlx::raw_sql(crate::db::sql(script)).execute(&mut *turn).await.during(operation)?;
+        db.only.logged.store(false, Ordering::Release);
+        Ok(())
+    }
+
     /// Its tables.
     pub async fn simulated_tables(&self) -> Result<Vec<String>> {
         let Db::Sqlite(db) = &self.db else { return Ok(Vec::new()) };
         let mut connection = db.only.connection.lock().await;
-        sqlx::query_scalar("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")
-            .fetch_all(&mut *connection)
-            .await
-            .during("prepare the simulated ledger")
+        sqlx::query_scalar(TABLES).fetch_all(&mut *connection).await.during("prepare the simulated ledger")
     }
 
     /// Removes what processes that are no more left beside it.

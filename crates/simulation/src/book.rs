@@ -225,9 +225,10 @@ impl Book {
         let sent = self.texts.iter().filter(|text| {
             !text.deleted && shows(text.time, text.listed_at, &text.sender, &|| text.destination.to_string())
         });
-        let received = self.received.iter().filter(|text| {
-            shows(text.time, text.listed_at, &text.person.to_string(), &|| text.receiver.clone())
-        });
+        let received = self
+            .received
+            .iter()
+            .filter(|text| shows(text.time, text.listed_at, &text.person.to_string(), &|| text.receiver.clone()));
         let sent = sent.map(|text| (text.time, text.sms_id));
         let mut found: Vec<(i64, i64)> = sent.chain(received.map(|text| (text.time, text.sms_id))).collect();
         found.sort_unstable_by_key(|at| std::cmp::Reverse(*at));

@@ -128,6 +128,14 @@ pub enum Fault {
         /// How much later the list shows it.
         lag_s: u32,
     },
+    /// The ledger is lost with all processes, and what was copied of it earlier is restored: a person says so at once. Only where all
+    /// files were loaded before the copy was made.
+    Restore {
+        /// When the copy is made.
+        copied_s: u32,
+        /// When it is restored.
+        at_s: u32,
+    },
     /// A process is asked to stop at this place: it begins nothing new, finishes what is under way, and ends.
     Stop {
         /// Where.
@@ -271,6 +279,11 @@ impl Fault {
         faults
     }
 
+    pub(crate) fn restored(rng: &mut Rng) -> Self {
+        let copied_s = rng.of(1, 100);
+        Self::Restore { copied_s, at_s: copied_s + rng.of(1, 120) }
+    }
+
     /// What people write: to few senders often, and some of them more than once.
     pub(crate) fn written(rng: &mut Rng, scenario: &Scenario) -> Vec<Self> {
         let count = rng.of(1, 6);
@@ -390,6 +403,7 @@ impl Fault {
             | Self::Clock { at_s, .. }
             | Self::Flush { at_s }
             | Self::Write { at_s, .. }
+            | Self::Restore { at_s, .. }
             | Self::Resolve { at_s, .. } => *at_s,
             Self::Crash { .. }
             | Self::Stop { .. }

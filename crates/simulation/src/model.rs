@@ -63,7 +63,7 @@ pub struct Attempt {
 }
 
 /// The ledger as its log tells it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Model {
     /// All rows.
     pub rows: BTreeMap<i64, Row>,
@@ -80,6 +80,8 @@ pub struct Model {
     ended: BTreeSet<i64>,
     open: BTreeMap<(String, i64), BTreeSet<i64>>,
     claimed: BTreeMap<i64, i64>,
+    /// It is a copy that was put in the ledger's place.
+    pub restored: bool,
     /// Token pairs that were committed.
     pub tokens_committed: u32,
 }
@@ -256,7 +258,12 @@ impl Model {
     }
 
     fn a_row_becomes_what_it_may(&self, id: i64, was: &Row, is: &Row) -> Holds {
-        let steps = was.state == is.state || was.state.may_become(is.state);
+        // In one commit the list tells a restored ledger that a row was accepted, and what became of it.
+        let told = self.restored
+            && is.sms_id.is_some()
+            && was.state.may_become(RowState::Accepted)
+            && RowState::Accepted.may_become(is.state);
+        let steps = was.state == is.state || was.state.may_become(is.state) || told;
         hold!(a_row_becomes_what_it_may, steps, "row {id}: {} to {}", was.state, is.state);
         Ok(())
     }
@@ -453,7 +460,11 @@ impl Model {
         }
         for ((person, sender), (_, sms_id, keyword)) in last {
             let stopped = self.stopped.contains(&(person, sender.to_owned()));
-            hold!(the_last_word_counts, stopped == (keyword == Keyword::Stop), "{sms_id} is {keyword:?}, stopped {stopped}");
+            hold!(
+                the_last_word_counts,
+                stopped == (keyword == Keyword::Stop),
+                "{sms_id} is {keyword:?}, stopped {stopped}"
+            );
         }
         Ok(())
     }

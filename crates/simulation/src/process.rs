@@ -281,7 +281,7 @@ async fn load(owner: &OwnerGuard, nth: usize) -> ledger::Result<bool> {
         ImportStart::Load { import, campaigns } => (import, campaigns),
         ImportStart::Busy { .. } => return Ok(false),
         ImportStart::Launched { .. } => return Ok(true),
-        ImportStart::SentSince { .. } => unreachable!("no ledger is restored here"),
+        ImportStart::SentSince { .. } => unreachable!("all is loaded before a ledger is restored"),
     };
     let id = TextId::first_used(import, 2);
     let new_text = NewText { id, body: text(campaign.text), encoding: Encoding::Gsm7, segments: 1 };
@@ -355,6 +355,8 @@ pub(crate) async fn happen(fault: Fault) {
                 sim.book.borrow_mut().take(sender().as_str(), number.as_u64(), &text, when, None);
             });
         }
+        // A text that a restored ledger does not know and the list does not show is one that nobody could know of.
+        Fault::Delete { .. } if with(|sim| sim.scenario.is_restored()) => {}
         Fault::Delete { at_s } => {
             after(at_s).await;
             with(|sim| {
@@ -393,6 +395,10 @@ pub(crate) async fn happen(fault: Fault) {
                 sim.note("written", &[i64::from(nth)], || word.to_owned());
             });
         }
+        Fault::Restore { copied_s, at_s } => {
+            after(copied_s).await;
+            restore(Duration::from_secs(u64::from(at_s - copied_s))).await;
+        }
         Fault::Flush { at_s } => {
             after(at_s).await;
             parts().budget.simulated_flush();
@@ -400,6 +406,25 @@ pub(crate) async fn happen(fault: Fault) {
         }
         _ => {}
     }
+}
+
+/// Copies the ledger, and later puts the copy in its place: no process lives through that, and a person says what was done
+/// before another begins.
+async fn restore(later: Duration) {
+    let ledger = parts().ledger;
+    let loaded = |sim: &Sim| sim.loaded.borrow().len() == sim.scenario.campaigns.len();
+    if !with(loaded) || ledger.simulated_copy().await.is_err() {
+        return;
+    }
+    with(Sim::remember_copy);
+    sleep(later).await;
+    if with(|sim| sim.healed.get()) {
+        return;
+    }
+    with(Sim::lose_all_processes);
+    ledger.simulated_restore().await.expect("its words are SQL");
+    with(Sim::recall_copy);
+    ledger.begin_quarantine("ann", "restored", None, ledger.now()).await.expect("the ledger is there");
 }
 
 async fn resolve(how: u32) {
@@ -456,11 +481,8 @@ pub(crate) async fn judge() {
             let writes = sim.scenario.faults.iter().filter(|fault| matches!(fault, Fault::Write { .. })).count();
             let read = sim.book.borrow().received.len() == writes
                 && sim.model.borrow().what_was_written_is_read(&sim.book.borrow()).is_ok();
-            let still = launched
-                && !asked_later
-                && read
-                && (!frozen || sim.healed.get())
-                && sim.model.borrow().is_settled();
+            let still =
+                launched && !asked_later && read && (!frozen || sim.healed.get()) && sim.model.borrow().is_settled();
             quiet = if still { quiet + 1 } else { 0 };
             (quiet > 6, elapsed)
         });

@@ -99,8 +99,16 @@ impl Scenario {
         if rng.percent(20) {
             scenario.faults.extend(Fault::written(&mut rng, &scenario));
         }
+        if rng.percent(10) {
+            scenario.faults.push(Fault::restored(&mut rng));
+        }
         scenario.heal_s = scenario.faults.iter().map(Fault::lasts_s).max().unwrap_or(0) + 240 + rng.of(0, 120);
         scenario
+    }
+
+    /// Whether the ledger is restored from a copy.
+    pub(crate) fn is_restored(&self) -> bool {
+        self.faults.iter().any(|fault| matches!(fault, Fault::Restore { .. }))
     }
 
     /// Whether anybody writes to us: else nobody looks.

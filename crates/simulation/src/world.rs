@@ -55,6 +55,8 @@ pub(crate) struct Sim {
     pub(crate) new_tasks: RefCell<Vec<(usize, Task)>>,
     pub(crate) crashed: RefCell<Vec<usize>>,
     pub(crate) model: RefCell<Model>,
+    /// What a copy of the ledger holds.
+    copy: RefCell<Option<Model>>,
     pub(crate) book: RefCell<Book>,
     pub(crate) violation: RefCell<Option<Violation>>,
     pub(crate) jobs: RefCell<VecDeque<Job>>,
@@ -126,6 +128,7 @@ impl Sim {
             new_tasks: RefCell::default(),
             crashed: RefCell::default(),
             model: RefCell::default(),
+            copy: RefCell::default(),
             book: RefCell::new(book),
             violation: RefCell::new(None),
             jobs: RefCell::default(),
@@ -169,6 +172,38 @@ impl Sim {
     pub(crate) fn turn_of(&self, task: usize) -> u64 {
         let happened = self.digest.get() ^ (self.statements.get() << 32) ^ self.scenario.seed;
         Rng::new(happened.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ task as u64).next()
+    }
+
+    /// The ledger is copied now.
+    pub(crate) fn remember_copy(&self) {
+        *self.copy.borrow_mut() = Some(self.model.borrow().clone());
+        self.note("copied", &[], String::new);
+    }
+
+    /// Every process ends at once, wherever it is; others take their places.
+    pub(crate) fn lose_all_processes(&self) {
+        for (number, process) in self.processes.borrow_mut().iter_mut().enumerate().skip(1) {
+            if std::mem::replace(&mut process.alive, false) {
+                self.crashed.borrow_mut().push(number);
+            }
+        }
+    }
+
+    /// The copy is in the ledger's place, and its log is empty. What was sent meanwhile is of no attempt that it knows.
+    pub(crate) fn recall_copy(&self) {
+        let Some(mut copy) = self.copy.take() else { return };
+        let mut model = self.model.borrow_mut();
+        // The gateway has seen those pairs.
+        copy.tokens_committed = model.tokens_committed;
+        copy.restored = true;
+        for text in &mut self.book.borrow_mut().texts {
+            let begun = |id: i64| copy.attempts.get(&id).is_some_and(|attempt| attempt.state != "formed");
+            text.attempt = text.attempt.filter(|id| begun(*id));
+        }
+        *model = copy;
+        self.log_read_to.set(0);
+        self.met.set(self.met.get() + 1);
+        self.note("restored", &[], String::new);
     }
 
     pub(crate) fn told(&self) -> (u64, Vec<String>) {
