@@ -279,9 +279,18 @@ impl Fault {
         faults
     }
 
-    pub(crate) fn restored(rng: &mut Rng) -> Self {
-        let copied_s = rng.of(1, 100);
-        Self::Restore { copied_s, at_s: copied_s + rng.of(1, 120) }
+    /// Who holds a batch is asked to stop, often when no token is to be had for minutes.
+    pub(crate) fn stopped(rng: &mut Rng) -> Vec<Self> {
+        let places = [Place::After("claim a chunk"), Place::Before("mark a batch as being sent")];
+        let stop = |rng: &mut Rng| Self::Stop { at: *rng.pick(&places), nth: rng.of(1, 12) };
+        vec![Self::Revoke { at_s: rng.of(1, 30), burn: true }, stop(rng), stop(rng)]
+    }
+
+    /// The copy is made when all is loaded and much of it not yet sent.
+    pub(crate) fn restored(rng: &mut Rng, scenario: &Scenario) -> Self {
+        let last = scenario.campaigns.iter().map(|campaign| campaign.at_s).max().unwrap_or(0);
+        let copied_s = last + rng.of(1, 10);
+        Self::Restore { copied_s, at_s: copied_s + rng.of(1, 60) }
     }
 
     /// What people write: to few senders often, and some of them more than once.

@@ -169,14 +169,16 @@ async fn worker(number: usize) {
     }
     drop((worker, working));
     stop.cancelled().await;
-    let in_time = tokio::time::timeout(STOPS_WITHIN, done.recv()).await.is_ok();
+    let full = scenario.faults.iter().any(|fault| matches!(fault, Fault::DiskFull { .. }));
+    let in_time = tokio::time::timeout(if full { STOPS_WITHIN * 5 } else { STOPS_WITHIN }, done.recv()).await.is_ok();
     with(|sim| sim.who_stops_ends_soon(number, in_time));
     done.recv().await;
     end(number, Arc::try_unwrap(owner).ok()).await;
 }
 
-/// What was sent is answered within ten seconds and recorded; a ledger that is away is waited for a minute each time.
-const STOPS_WITHIN: Duration = Duration::from_secs(150);
+/// What was sent is answered within ten seconds and recorded; a ledger that is away is waited for a minute each time. Whoever waited for
+/// the gateway to let it call would need longer.
+const STOPS_WITHIN: Duration = Duration::from_secs(30);
 
 /// How long to rest: a little after something has changed, ever longer while nothing does.
 struct Rest {

@@ -100,7 +100,10 @@ impl Scenario {
             scenario.faults.extend(Fault::written(&mut rng, &scenario));
         }
         if rng.percent(10) {
-            scenario.faults.push(Fault::restored(&mut rng));
+            scenario.faults.push(Fault::restored(&mut rng, &scenario));
+        }
+        if rng.percent(6) {
+            scenario.faults.extend(Fault::stopped(&mut rng));
         }
         scenario.heal_s = scenario.faults.iter().map(Fault::lasts_s).max().unwrap_or(0) + 240 + rng.of(0, 120);
         scenario
