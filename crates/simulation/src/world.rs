@@ -513,7 +513,7 @@ impl Sim {
 
     /// A call is at the gateway.
     fn arrive(&self, asked: &Asked) -> Reply {
-        self.note(&asked.path, &[], || String::new());
+        self.note(&asked.path, &[], String::new);
         if asked.path == "oauth/token" {
             return self.token(asked);
         }
