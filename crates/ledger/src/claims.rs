@@ -20,6 +20,7 @@ use campaign::{
     rate::Rate,
 };
 use jiff::{SignedDuration, Timestamp};
+use sqlx::types::Json;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
@@ -139,10 +140,10 @@ fn wait_behind() -> String {
 /// The rows of a chunk that may be sent now.
 const CANDIDATES: &str = "SELECT id, destination, sender, text_id, valid_until FROM messages
     WHERE id BETWEEN $1 AND $2 AND state IN ('queued', 'scheduled')
-      AND (not_before IS NULL OR not_before <= $3) AND (scheduled_for IS NULL OR scheduled_for <= $3)
-    ORDER BY id";
+      AND (not_before IS NULL OR not_before <= $3) AND (scheduled_for IS NULL OR scheduled_for <= $3)";
 
-#[derive(sqlx::FromRow)]
+/// A row that may be sent now: the columns of [`CANDIDATES`].
+#[derive(serde::Deserialize)]
 struct Candidate {
     id: i64,
     destination: i64,
@@ -282,13 +283,16 @@ impl Ledger {
                     .execute(&mut *tx)
                     .await
                     .during(operation)?;
-                let mut candidates: Vec<Candidate> = sqlx::query_as(CANDIDATES)
-                    .bind(first.0)
-                    .bind(last.0)
-                    .bind(ms(now))
-                    .fetch_all(&mut *tx)
-                    .await
-                    .during(operation)?;
+                let Json(mut candidates): Json<Vec<Candidate>> = sqlx::query_scalar(sql(
+                    dialect.packed("id, destination, sender, text_id, valid_until", CANDIDATES)
+                ))
+                .bind(first.0)
+                .bind(last.0)
+                .bind(ms(now))
+                .fetch_one(&mut *tx)
+                .await
+                .during(operation)?;
+                candidates.sort_unstable_by_key(|row| row.id);
                 let split = found.by_hours(&mut candidates, now);
                 for (until, rows) in split.closed {
                     sqlx::query(sql(format!(

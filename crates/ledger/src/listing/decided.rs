@@ -29,7 +29,9 @@ macro_rules! explain_by_decided {
         let campaigns: HashMap<RowId, i64> = decided.iter().map(|row| (RowId(row.0), row.5)).collect();
         let decided: Vec<Open> = decided
             .into_iter()
-            .filter_map(|(row, attempt, number, text, sent, _)| open_row(row, attempt, number, text, sent, $skew))
+            .filter_map(|(row, attempt, number, text, sent, _)| {
+                open_row(row, attempt, number, text.into(), sent, $skew)
+            })
             .collect();
         let texts: Vec<Listed> = left.iter().map(|text| text.text.clone()).collect();
         for (row, sms_id) in match_listed(&texts, &decided).found {

@@ -35,7 +35,7 @@ macro_rules! explain_by_unsent {
             unsent.iter().map(|row| (RowId(row.0), (row.4, row.5, row.3))).collect();
         let unsent: Vec<Open> = unsent
             .into_iter()
-            .filter_map(|(row, number, text, queued, ..)| open_row(row, 0, number, text, queued, $skew))
+            .filter_map(|(row, number, text, queued, ..)| open_row(row, 0, number, text.into(), queued, $skew))
             .collect();
         let texts: Vec<Listed> = left.iter().map(|text| text.text.clone()).collect();
         let found = match_listed(&texts, &unsent).found;
@@ -44,12 +44,12 @@ macro_rules! explain_by_unsent {
         let same: HashSet<(Msisdn, &str)> = unsent
             .iter()
             .filter(|row| taken.contains(&row.row))
-            .map(|row| (row.destination, row.text.as_str()))
+            .map(|row| (row.destination, &*row.text))
             .collect();
         let mut to_hold = same.clone();
         let mut twins = Vec::new();
         for row in &unsent {
-            if !taken.contains(&row.row) && to_hold.remove(&(row.destination, row.text.as_str())) {
+            if !taken.contains(&row.row) && to_hold.remove(&(row.destination, &*row.text)) {
                 twins.push(row.row);
             }
         }
@@ -101,7 +101,7 @@ macro_rules! explain_by_unsent {
                 // Guarded by the state: nothing is claimed meanwhile, but a person may have cancelled it.
                 changed += match ids.get(row) {
                     Some(sms_id) => {
-                        restored.push((*sms_id, *row));
+                        restored.push(KnownRow { sms_id: sms_id.0, id: row.0, state: "accepted".to_owned(), due: about[row].2 });
                         sqlx::query(
                             "UPDATE messages SET state = 'accepted', reason = NULL, not_before = NULL, sms_id = $2, id_source = 'list',
                                 sent_via = 'bulk', attempt_id = $3, attempts = attempts + 1, attempted_at = $4, accepted_at = $4,
