@@ -203,7 +203,7 @@ impl Ledger {
             let mut became: Vec<(Delivery, u64, Vec<i64>)> = Vec::new();
             let some = write_tx!(self, operation, |tx, dialect| {
                 let query =
-                    format!("SELECT sms_id, id, state, {DUE} AS due FROM messages WHERE sms_id IN {}", dialect.ids(1));
+                    format!("SELECT sms_id, id, state, {DUE} AS due FROM messages WHERE sms_id {}", dialect.ids(1));
                 let Json(known): Json<Vec<KnownRow>> =
                     sqlx::query_scalar(sql(dialect.packed("sms_id, id, state, due", &query)))
                         .bind(json_ids(listed.iter().map(|text| text.text.sms_id.0)))
@@ -228,7 +228,7 @@ impl Ledger {
                     "SELECT o.id, o.attempt_id, o.destination, o.text_id, coalesce(a.sending_at, a.formed_at) AS sent_at,
                         o.state, o.accepted_at, {DUE} AS due
                      FROM messages o JOIN attempts a ON a.id = o.attempt_id
-                     WHERE o.sender = $2 AND o.destination IN {} AND {LIVE}",
+                     WHERE o.sender = $2 AND o.destination {} AND {LIVE}",
                     dialect.ids(1)
                 );
                 let columns = "id, attempt_id, destination, text_id, sent_at, state, accepted_at, due";
@@ -239,7 +239,7 @@ impl Ledger {
                     .await
                     .during(operation)?;
                 let texts: HashMap<i64, Arc<str>> =
-                    sqlx::query_as(sql(format!("SELECT id, body FROM texts WHERE id IN {}", dialect.ids(1))))
+                    sqlx::query_as(sql(format!("SELECT id, body FROM texts WHERE id {}", dialect.ids(1))))
                         .bind(json_ids(live.iter().map(|row| row.text).collect::<BTreeSet<_>>()))
                         .fetch_all(&mut *tx)
                         .await
@@ -308,7 +308,7 @@ impl Ledger {
                         // A row claims an id once: the unique index refuses a second claim, the guard a second id. Most are
                         // final by now: that is written down with the id.
                         let changed = sqlx::query(sql(format!(
-                            "UPDATE messages SET sms_id = pairs.key, id_source = 'list', state = $2, gateway_status = $3,
+                            "UPDATE messages SET sms_id = pairs.key, id_source = 'list', live = NULL, state = $2, gateway_status = $3,
                                 reason = $4, found_at = $5, checked_at = $5, updated_at = $5, final_at = $6,
                                 check_at = CASE WHEN $6 IS NULL THEN coalesce(check_at, $7) END
                              FROM {}
@@ -337,7 +337,7 @@ impl Ledger {
                         let changed = sqlx::query(sql(format!(
                             "UPDATE messages SET state = $2, gateway_status = $3, reason = $4, checked_at = $5, updated_at = $5,
                                 final_at = $6, check_at = CASE WHEN $6 IS NOT NULL THEN NULL WHEN check_at <= $7 THEN check_at ELSE $7 END
-                             WHERE id IN {} AND state = 'accepted'",
+                             WHERE id {} AND state = 'accepted'",
                             dialect.ids(1)
                         )))
                         .bind(json_ids(again.iter().map(|row| row.id)))

@@ -4,7 +4,7 @@
 pub(super) const UNSENT: &str =
     "SELECT m.id, m.destination, t.body, coalesce(m.queued_at, m.updated_at), m.campaign_id, m.text_id
      FROM messages m JOIN texts t ON t.id = m.text_id
-     WHERE m.sender = $2 AND m.sms_id IS NULL AND m.state IN ('queued', 'scheduled') AND m.destination IN ";
+     WHERE m.sender = $2 AND m.sms_id IS NULL AND m.state IN ('queued', 'scheduled') AND m.destination ";
 
 /// The reason of a row that may have been sent after the backup.
 pub(super) const TWIN: &str = "the ledger was restored, and the list shows this text to this number fewer times than it stands \
@@ -119,7 +119,7 @@ macro_rules! explain_by_unsent {
                         .rows_affected()
                     }
                     None => sqlx::query(sql(format!(
-                        "UPDATE messages SET state = 'held', reason = $2, not_before = NULL, sent_via = 'bulk', attempt_id = $3,
+                        "UPDATE messages SET state = 'held', live = 1, reason = $2, not_before = NULL, sent_via = 'bulk', attempt_id = $3,
                             attempts = attempts + 1, attempted_at = $4, updated_at = $4
                          WHERE id = $1 AND sms_id IS NULL AND state IN ('queued', 'scheduled')
                             AND NOT EXISTS (SELECT 1 FROM messages o WHERE o.sender = messages.sender
