@@ -87,6 +87,7 @@ CREATE TABLE messages (
     not_before      BIGINT,
     attempts        BIGINT NOT NULL DEFAULT 0,
     attempt_id      BIGINT,
+    live            BIGINT,  -- 1 while its text may be out and has no sms_id: what an index hangs on is not written anew with each state
     sent_via        TEXT   CONSTRAINT calls_that_send CHECK (sent_via IN ('send', 'bulk')),
     sms_id          BIGINT,
     id_source       TEXT   CONSTRAINT sources_of_ids CHECK (id_source IN ('response', 'list')),
@@ -107,6 +108,8 @@ CREATE TABLE messages (
          OR state = 'invalid' OR state = 'duplicate' OR state = 'suppressed'),
     CONSTRAINT only_a_final_row_is_purged CHECK (destination_hash IS NULL OR (destination IS NULL AND final_at IS NOT NULL)),
     CONSTRAINT a_live_row_has_an_attempt CHECK (state NOT IN ('sending', 'unknown') OR attempt_id IS NOT NULL),
+    CONSTRAINT a_live_row_is_marked CHECK ((live IS NOT NULL) = (sms_id IS NULL
+        AND (state = 'sending' OR state = 'unknown' OR state = 'held' OR state = 'accepted'))),
     CONSTRAINT an_sms_id_has_a_source CHECK ((sms_id IS NULL) = (id_source IS NULL)),
     CONSTRAINT a_final_status_has_an_sms_id CHECK (state NOT IN ('sent', 'failed') OR sms_id IS NOT NULL OR gateway_status = 'operator'),
     CONSTRAINT a_final_row_has_its_time CHECK
@@ -115,8 +118,7 @@ CREATE TABLE messages (
 );
 CREATE UNIQUE INDEX an_sms_id_is_claimed_once ON messages (sms_id) WHERE sms_id IS NOT NULL;
 -- Two open attempts to one number from one sender can't be told apart in the gateway's list.
-CREATE UNIQUE INDEX one_open_attempt_per_recipient ON messages (sender, destination)
-    WHERE sms_id IS NULL AND (state = 'sending' OR state = 'unknown' OR state = 'held' OR state = 'accepted');
+CREATE UNIQUE INDEX one_open_attempt_per_recipient ON messages (sender, destination) WHERE live IS NOT NULL;
 -- Rows that a person decided about without knowing: their texts may be listed yet.
 CREATE INDEX decided_unfound ON messages (sender, destination)
     WHERE sms_id IS NULL AND attempt_id IS NOT NULL AND (state = 'sent' OR state = 'cancelled');

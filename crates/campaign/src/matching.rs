@@ -1,7 +1,7 @@
 //! Which listed text belongs to which row: the only way from a bulk recipient to its `sms_id`.
 
 use crate::{AttemptId, Msisdn, RowId, SmsId};
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 /// A text of ours as `/sms/list` shows it, whose `sms_id` no row has claimed yet.
 #[derive(Clone, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct Open {
     /// To whom.
     pub destination: Msisdn,
     /// Its text.
-    pub text: String,
+    pub text: Arc<str>,
     /// Earliest second of the gateway's clock at which its text can be listed.
     pub earliest: i64,
 }
@@ -47,7 +47,7 @@ pub struct Matches {
 pub fn match_listed(listed: &[Listed], open: &[Open]) -> Matches {
     let mut waiting: HashMap<(Msisdn, &str), Vec<&Open>> = HashMap::new();
     for row in open {
-        waiting.entry((row.destination, &row.text)).or_default().push(row);
+        waiting.entry((row.destination, &*row.text)).or_default().push(row);
     }
     for rows in waiting.values_mut() {
         rows.sort_by_key(|row| std::cmp::Reverse((row.attempt, row.row)));
@@ -76,7 +76,7 @@ mod tests {
 
     fn open(row: i64, attempt: i64, number: u64, text: &str, earliest: i64) -> Open {
         let destination = Msisdn::from_digits(number).unwrap();
-        Open { row: RowId(row), attempt: AttemptId(attempt), destination, text: text.to_owned(), earliest }
+        Open { row: RowId(row), attempt: AttemptId(attempt), destination, text: text.into(), earliest }
     }
 
     const ANN: u64 = 447_700_900_001;

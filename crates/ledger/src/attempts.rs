@@ -142,7 +142,7 @@ impl Ledger {
         let operation = "read the numbers of rows";
         let numbers: Vec<(i64, i64)> = read_conn!(self, operation, |conn, dialect| {
             sqlx::query_as(sql(format!(
-                "SELECT id, destination FROM messages WHERE id IN {} AND destination IS NOT NULL",
+                "SELECT id, destination FROM messages WHERE id {} AND destination IS NOT NULL",
                 dialect.ids(1)
             )))
             .bind(json_ids(rows.iter().map(|row| row.0)))
@@ -165,10 +165,9 @@ impl Ledger {
             let or = "";
             let mut settled: Vec<(i64, i64, String)> = sqlx::query_as(sql(format!(
                 "UPDATE attempts SET state = 'settled', look_at = NULL
-                 WHERE id IN {} AND state IN ('accepted', 'unknown') AND (NOT EXISTS
-                    (SELECT 1 FROM messages m WHERE m.id BETWEEN attempts.first_row AND attempts.last_row
-                        AND m.attempt_id = attempts.id AND m.sms_id IS NULL
-                        AND m.state IN ('sending', 'unknown', 'accepted')){or})
+                 WHERE id {} AND state IN ('accepted', 'unknown') AND ((SELECT m.id FROM messages m
+                    WHERE m.id BETWEEN attempts.first_row AND attempts.last_row AND m.attempt_id = attempts.id
+                        AND m.sms_id IS NULL AND m.state IN ('sending', 'unknown', 'accepted') LIMIT 1) IS NULL{or})
                  RETURNING id, recipients, coalesce(outcome, '')",
                 dialect.ids(1)
             )))
@@ -248,7 +247,7 @@ impl Ledger {
             }
             let held = sqlx::query(sql(format!(
                 "UPDATE messages SET state = 'held', reason = $2, updated_at = $3
-                 WHERE id IN {} AND attempt_id = $4 AND sms_id IS NULL AND state IN ('unknown', 'accepted')",
+                 WHERE id {} AND attempt_id = $4 AND sms_id IS NULL AND state IN ('unknown', 'accepted')",
                 dialect.ids(1)
             )))
             .bind(json_ids(absent.iter().map(|row| row.0)))
@@ -276,7 +275,7 @@ impl Ledger {
             }
             let held = sqlx::query(sql(format!(
                 "UPDATE messages SET state = 'held', reason = $2, updated_at = $3
-                 WHERE id IN {} AND attempt_id = $4 AND sms_id IS NULL AND state = 'unknown' AND resends > 0",
+                 WHERE id {} AND attempt_id = $4 AND sms_id IS NULL AND state = 'unknown' AND resends > 0",
                 dialect.ids(1)
             )))
             .bind(&ids)
@@ -289,8 +288,8 @@ impl Ledger {
             .rows_affected();
             let queued = sqlx::query(sql(format!(
                 "UPDATE messages SET state = 'queued', reason = 'proven absent from the gateway''s list; sent once more',
-                    resends = resends + 1, attempt_id = NULL, not_before = NULL, updated_at = $2
-                 WHERE id IN {} AND attempt_id = $3 AND sms_id IS NULL AND state = 'unknown'",
+                    resends = resends + 1, live = NULL, attempt_id = NULL, not_before = NULL, updated_at = $2
+                 WHERE id {} AND attempt_id = $3 AND sms_id IS NULL AND state = 'unknown'",
                 dialect.ids(1)
             )))
             .bind(&ids)

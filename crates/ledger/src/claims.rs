@@ -20,6 +20,7 @@ use campaign::{
     rate::Rate,
 };
 use jiff::{SignedDuration, Timestamp};
+use sqlx::types::Json;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
@@ -109,10 +110,9 @@ const BEHIND_ANOTHER: SignedDuration = SignedDuration::from_secs(5);
 /// The reason of a row that waits until a person decides about another one.
 pub(crate) const BEHIND_HELD: &str = "waits behind a held row to the same number from the same sender";
 
-/// A live row: its text may be on its way and is not yet told apart by an `sms_id`. The same words as the index
-/// `one_open_attempt_per_recipient`, or the index would not be used.
-pub(crate) const LIVE: &str = "o.sms_id IS NULL
-    AND (o.state = 'sending' OR o.state = 'unknown' OR o.state = 'held' OR o.state = 'accepted')";
+/// A live row: its text may be on its way and is not yet told apart by an `sms_id`. The words of the index
+/// `one_open_attempt_per_recipient`.
+pub(crate) const LIVE: &str = "o.live IS NOT NULL";
 
 /// Has the rows of a chunk wait that are due and behind a live row.
 ///
@@ -139,10 +139,10 @@ fn wait_behind() -> String {
 /// The rows of a chunk that may be sent now.
 const CANDIDATES: &str = "SELECT id, destination, sender, text_id, valid_until FROM messages
     WHERE id BETWEEN $1 AND $2 AND state IN ('queued', 'scheduled')
-      AND (not_before IS NULL OR not_before <= $3) AND (scheduled_for IS NULL OR scheduled_for <= $3)
-    ORDER BY id";
+      AND (not_before IS NULL OR not_before <= $3) AND (scheduled_for IS NULL OR scheduled_for <= $3)";
 
-#[derive(sqlx::FromRow)]
+/// A row that may be sent now: the columns of [`CANDIDATES`].
+#[derive(serde::Deserialize)]
 struct Candidate {
     id: i64,
     destination: i64,
@@ -282,18 +282,21 @@ impl Ledger {
                     .execute(&mut *tx)
                     .await
                     .during(operation)?;
-                let mut candidates: Vec<Candidate> = sqlx::query_as(CANDIDATES)
-                    .bind(first.0)
-                    .bind(last.0)
-                    .bind(ms(now))
-                    .fetch_all(&mut *tx)
-                    .await
-                    .during(operation)?;
+                let Json(mut candidates): Json<Vec<Candidate>> = sqlx::query_scalar(sql(
+                    dialect.packed("id, destination, sender, text_id, valid_until", CANDIDATES)
+                ))
+                .bind(first.0)
+                .bind(last.0)
+                .bind(ms(now))
+                .fetch_one(&mut *tx)
+                .await
+                .during(operation)?;
+                candidates.sort_unstable_by_key(|row| row.id);
                 let split = found.by_hours(&mut candidates, now);
                 for (until, rows) in split.closed {
                     sqlx::query(sql(format!(
                         "UPDATE messages SET not_before = $3, updated_at = $2, reason = $4
-                         WHERE id IN {} AND state IN ('queued', 'scheduled')",
+                         WHERE id {} AND state IN ('queued', 'scheduled')",
                         dialect.ids(1)
                     )))
                     .bind(json_ids(rows))
@@ -320,7 +323,7 @@ impl Ledger {
                     sqlx::query(sql(format!(
                         "UPDATE messages SET not_before = $3, updated_at = $2,
                             reason = 'waits for an earlier text to the same number from the same sender'
-                         WHERE id IN {} AND state IN ('queued', 'scheduled')",
+                         WHERE id {} AND state IN ('queued', 'scheduled')",
                         dialect.ids(1)
                     )))
                     .bind(json_ids(behind))
@@ -337,7 +340,7 @@ impl Ledger {
                     for (when, count) in turns(rate, spread_to, rows.len()) {
                         sqlx::query(sql(format!(
                             "UPDATE messages SET not_before = $3, updated_at = $2, reason = $4
-                             WHERE id IN {} AND state IN ('queued', 'scheduled')",
+                             WHERE id {} AND state IN ('queued', 'scheduled')",
                             dialect.ids(1)
                         )))
                         .bind(json_ids(rows.by_ref().take(count)))
@@ -387,7 +390,7 @@ impl Ledger {
                     let mut ids: Vec<i64> = batches.iter().map(|batch| batch.text.0).collect();
                     ids.dedup();
                     let bodies: Vec<(i64, String)> =
-                        sqlx::query_as(sql(format!("SELECT id, body FROM texts WHERE id IN {}", dialect.ids(1))))
+                        sqlx::query_as(sql(format!("SELECT id, body FROM texts WHERE id {}", dialect.ids(1))))
                             .bind(json_ids(ids))
                             .fetch_all(&mut *tx)
                             .await
@@ -418,9 +421,9 @@ impl Ledger {
                     .await
                     .during(operation)?;
                     sqlx::query(sql(format!(
-                        "UPDATE messages SET state = 'sending', reason = NULL, not_before = NULL, attempt_id = $2,
+                        "UPDATE messages SET state = 'sending', live = 1, reason = NULL, not_before = NULL, attempt_id = $2,
                             attempts = attempts + 1, sent_via = $3, attempted_at = $4, updated_at = $4
-                         WHERE id IN {} AND state IN ('queued', 'scheduled')",
+                         WHERE id {} AND state IN ('queued', 'scheduled')",
                         dialect.ids(1)
                     )))
                     .bind(&ids)

@@ -70,11 +70,12 @@ pub(crate) enum Dialect {
 }
 
 impl Dialect {
-    /// The ids in a JSON array that is bound as parameter `n`, as a subquery of one column.
+    /// "Is one of the numbers in the JSON array that is bound as parameter `n`". An array, since Postgres takes a subquery for
+    /// a table, and sooner reads all of the other one than looks the numbers up.
     pub(crate) fn ids(self, n: u8) -> String {
         match self {
-            Self::Sqlite => format!("(SELECT value FROM json_each(${n}))"),
-            Self::Postgres => format!("(SELECT value::bigint FROM json_array_elements_text(${n}::json))"),
+            Self::Sqlite => format!("IN (SELECT value FROM json_each(${n}))"),
+            Self::Postgres => format!("= ANY (ARRAY(SELECT value::bigint FROM json_array_elements_text(${n}::json)))"),
         }
     }
 
@@ -84,6 +85,17 @@ impl Dialect {
         match self {
             Self::Sqlite => "CROSS JOIN",
             Self::Postgres => "JOIN",
+        }
+    }
+
+    /// The rows of a query as one JSON array of arrays, in any order. Each row comes as a message of its own otherwise, which
+    /// for SQLite wakes another thread each time.
+    pub(crate) fn packed(self, columns: &str, query: &str) -> String {
+        match self {
+            Self::Sqlite => format!("SELECT json_group_array(json_array({columns})) FROM ({query})"),
+            Self::Postgres => {
+                format!("SELECT coalesce(json_agg(json_build_array({columns})), '[]') FROM ({query}) AS packed")
+            }
         }
     }
 

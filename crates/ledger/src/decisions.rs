@@ -152,9 +152,9 @@ impl Ledger {
         let decided: HashSet<i64> = write_tx!(self, operation, |tx, dialect| {
             // Locked in the order of their ids: two persons who name the same rows can't wait for each other.
             let decided: Vec<i64> = sqlx::query_scalar(sql(format!(
-                "UPDATE messages SET state = $3, reason = $4, check_at = NULL, updated_at = $2, {set}
+                "UPDATE messages SET state = $3, live = NULL, reason = $4, check_at = NULL, updated_at = $2, {set}
                  WHERE state = 'held' AND id IN (SELECT m.id FROM messages m
-                    WHERE m.id IN {} AND m.state = 'held' AND m.campaign_id = $5 ORDER BY m.id{})
+                    WHERE m.id {} AND m.state = 'held' AND m.campaign_id = $5 ORDER BY m.id{})
                  RETURNING id",
                 dialect.ids(1),
                 dialect.for_update()
@@ -177,9 +177,9 @@ impl Ledger {
                 unblock_chunks!(tx, operation);
                 sqlx::query(sql(format!(
                     "INSERT INTO events (at, kind, who, campaign_id, row_id, row_count, detail, reason)
-                     SELECT CAST($2 AS BIGINT), 'decided', CAST($3 AS TEXT), CAST($4 AS BIGINT), r.value, 1, CAST($5 AS TEXT),
+                     SELECT CAST($2 AS BIGINT), 'decided', CAST($3 AS TEXT), CAST($4 AS BIGINT), r.id, 1, CAST($5 AS TEXT),
                             CAST($6 AS TEXT)
-                     FROM {} AS r ORDER BY r.value",
+                     FROM messages AS r WHERE r.id {} ORDER BY r.id",
                     dialect.ids(1)
                 )))
                 .bind(json_ids(decided.iter().copied()))
@@ -212,7 +212,7 @@ impl Ledger {
         let ids = json_ids(rows);
         let (states, decisions) = read_conn!(self, operation, |conn, dialect| {
             let states: Vec<(i64, String)> = sqlx::query_as(sql(format!(
-                "SELECT id, state FROM messages WHERE id IN {} AND campaign_id = $2",
+                "SELECT id, state FROM messages WHERE id {} AND campaign_id = $2",
                 dialect.ids(1)
             )))
             .bind(&ids)
@@ -222,7 +222,7 @@ impl Ledger {
             .during(operation)?;
             let decisions: Vec<(i64, i64, String, String, Option<String>)> = sqlx::query_as(sql(format!(
                 "SELECT row_id, at, who, detail, reason FROM events
-                 WHERE campaign_id = $2 AND kind = 'decided' AND row_id IN {} ORDER BY id",
+                 WHERE campaign_id = $2 AND kind = 'decided' AND row_id {} ORDER BY id",
                 dialect.ids(1)
             )))
             .bind(&ids)

@@ -163,7 +163,7 @@ impl Ledger {
             let skip_locked = if dialect.for_update().is_empty() { "" } else { "FOR UPDATE SKIP LOCKED" };
             sqlx::query_scalar(sql(format!(
                 "UPDATE chunks SET state = 'fed', fed_at = $1, feeds = feeds + 1 WHERE id IN
-                    (SELECT id FROM chunks WHERE id IN {} AND (state = 'waiting' OR state = 'fed' AND {LOST})
+                    (SELECT id FROM chunks WHERE id {} AND (state = 'waiting' OR state = 'fed' AND {LOST})
                      {skip_locked})
                  RETURNING id",
                 dialect.ids(3)

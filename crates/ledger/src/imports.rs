@@ -474,7 +474,7 @@ impl Ledger {
         let numbers = serde_json::to_string(&numbers).expect("numbers are JSON");
         let found: Vec<(i64, String)> = read_conn!(self, operation, |conn, dialect| {
             sqlx::query_as(sql(format!(
-                "SELECT destination, sender FROM suppressions WHERE destination IN {}",
+                "SELECT destination, sender FROM suppressions WHERE destination {}",
                 dialect.ids(1)
             )))
             .bind(numbers)

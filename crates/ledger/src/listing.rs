@@ -16,8 +16,10 @@ use campaign::{
     matching::{Listed, Open, match_listed},
 };
 use jiff::{SignedDuration, Timestamp};
+use sqlx::types::Json;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -43,6 +45,24 @@ impl Delivery {
             Self::Failed => "failed",
         }
     }
+
+    /// The state of a row whose text has this status.
+    fn state(self) -> &'static str {
+        match self {
+            Self::Pending => "accepted",
+            Self::Sent => "sent",
+            Self::Failed => "failed",
+        }
+    }
+
+    fn is_final(self) -> bool {
+        self != Self::Pending
+    }
+
+    /// The reason of a row whose text has this status.
+    fn reason(self) -> Option<&'static str> {
+        (self == Self::Failed).then_some("the gateway reports that it could not be sent")
+    }
 }
 
 /// One line of the gateway's list: a text of type 1 from one of our senders.
@@ -54,6 +74,13 @@ pub struct ListedText {
     pub destination: String,
     /// Its status; `None` for a status that is none of the known ones, which is never taken for failed.
     pub delivery: Option<Delivery>,
+}
+
+impl ListedText {
+    /// What is written down of it: a status that nobody knows is looked at again.
+    fn status(&self) -> Delivery {
+        self.delivery.unwrap_or(Delivery::Pending)
+    }
 }
 
 /// What a listing changed.
@@ -69,21 +96,16 @@ pub struct Applied {
     pub unexplained: u64,
 }
 
-/// The reason of a row that the gateway calls failed.
-const FAILED: &str = "the gateway reports that it could not be sent";
+/// Pairs of numbers as the JSON object that [`pairs`] reads; the first of each pair is there once.
+fn json_pairs(pairs: impl IntoIterator<Item = (i64, i64)>) -> String {
+    serde_json::to_string(&pairs.into_iter().collect::<HashMap<_, _>>()).expect("numbers are JSON")
+}
 
-/// Rows of four numbers (id, sms_id, at, status) from the JSON that is bound as parameter 1.
-fn found_rows(dialect: Dialect) -> &'static str {
+/// The pairs that are bound as parameter 1, as two columns.
+fn pairs(dialect: Dialect) -> &'static str {
     match dialect {
-        Dialect::Sqlite => {
-            "SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS sms_id,
-                    json_extract(value, '$[2]') AS at, json_extract(value, '$[3]') AS status FROM json_each($1)"
-        }
-        Dialect::Postgres => {
-            "SELECT (value->>0)::bigint AS id, (value->>1)::bigint AS sms_id, (value->>2)::bigint AS at,
-                    (value->>3)::bigint AS status
-             FROM json_array_elements($1::json)"
-        }
+        Dialect::Sqlite => "(SELECT CAST(key AS INTEGER) AS key, value FROM json_each($1)) AS pairs",
+        Dialect::Postgres => "(SELECT key::bigint, value::bigint FROM json_each_text($1::json)) AS pairs",
     }
 }
 
@@ -94,8 +116,30 @@ const DUE: &str = "CASE WHEN scheduled_for > queued_at THEN scheduled_for ELSE c
 /// so long is asked for by itself.
 const ASKED_AFTER: SignedDuration = SignedDuration::from_hours(1);
 
+/// A row of ours to which a listed text may belong.
+#[derive(serde::Deserialize)]
+struct LiveRow {
+    id: i64,
+    attempt: i64,
+    number: i64,
+    text: i64,
+    sent_at: i64,
+    state: String,
+    accepted_at: Option<i64>,
+    due: i64,
+}
+
+/// A row that has its `sms_id`.
+#[derive(serde::Deserialize)]
+struct KnownRow {
+    sms_id: i64,
+    id: i64,
+    state: String,
+    due: i64,
+}
+
 /// A row as listed texts are matched with it, if its number can exist. `since`: before this it was not sent.
-fn open_row(row: i64, attempt: i64, number: i64, text: String, since: i64, skew: SignedDuration) -> Option<Open> {
+fn open_row(row: i64, attempt: i64, number: i64, text: Arc<str>, since: i64, skew: SignedDuration) -> Option<Open> {
     Some(Open {
         row: RowId(row),
         attempt: AttemptId(attempt),
@@ -153,18 +197,20 @@ impl Ledger {
         now: Timestamp,
     ) -> Result<Applied> {
         let operation = "apply a reading of the gateway's list";
+        let look_at = ms(ask_at.unwrap_or(now + ASKED_AFTER));
         let mut applied = Applied::default();
         for listed in listed.chunks(2_000) {
-            let mut ended = Vec::new();
+            let mut became: Vec<(Delivery, u64, Vec<i64>)> = Vec::new();
             let some = write_tx!(self, operation, |tx, dialect| {
-                let known: Vec<(i64, i64)> =
-                    sqlx::query_as(sql(format!("SELECT sms_id, id FROM messages WHERE sms_id IN {}", dialect.ids(1))))
+                let query =
+                    format!("SELECT sms_id, id, state, {DUE} AS due FROM messages WHERE sms_id {}", dialect.ids(1));
+                let Json(known): Json<Vec<KnownRow>> =
+                    sqlx::query_scalar(sql(dialect.packed("sms_id, id, state, due", &query)))
                         .bind(json_ids(listed.iter().map(|text| text.text.sms_id.0)))
-                        .fetch_all(&mut *tx)
+                        .fetch_one(&mut *tx)
                         .await
                         .during(operation)?;
-                let known: HashMap<SmsId, RowId> =
-                    known.into_iter().map(|(sms_id, row)| (SmsId(sms_id), RowId(row))).collect();
+                let known_ids: HashSet<SmsId> = known.iter().map(|row| SmsId(row.sms_id)).collect();
                 let fresh: Vec<Listed> = listed
                     .iter()
                     .filter(|text| {
@@ -172,36 +218,47 @@ impl Ledger {
                         if campaign::mutant::Mutant::SmsIdClaimedTwice.is_on() {
                             return true;
                         }
-                        !known.contains_key(&text.text.sms_id)
+                        !known_ids.contains(&text.text.sms_id)
                     })
                     .map(|text| text.text.clone())
                     .collect();
                 let numbers: BTreeSet<i64> =
                     fresh.iter().filter_map(|text| Some(text.destination?.as_u64().cast_signed())).collect();
-                let open: Vec<(i64, i64, i64, String, i64, String)> = sqlx::query_as(sql(format!(
-                    "SELECT o.id, o.attempt_id, o.destination, t.body, coalesce(a.sending_at, a.formed_at), o.state
-                     FROM messages o JOIN texts t ON t.id = o.text_id JOIN attempts a ON a.id = o.attempt_id
-                     WHERE o.sender = $2 AND o.destination IN {} AND {LIVE}",
+                let query = format!(
+                    "SELECT o.id, o.attempt_id, o.destination, o.text_id, coalesce(a.sending_at, a.formed_at) AS sent_at,
+                        o.state, o.accepted_at, {DUE} AS due
+                     FROM messages o JOIN attempts a ON a.id = o.attempt_id
+                     WHERE o.sender = $2 AND o.destination {} AND {LIVE}",
                     dialect.ids(1)
-                )))
-                .bind(json_ids(numbers))
-                .bind(sender.as_str())
-                .fetch_all(&mut *tx)
-                .await
-                .during(operation)?;
-                // A text that is listed before its answer came is left for the next reading.
-                let being_sent: HashSet<RowId> =
-                    open.iter().filter(|row| row.5 == "sending").map(|row| RowId(row.0)).collect();
-                let held: HashSet<RowId> = open.iter().filter(|row| row.5 == "held").map(|row| RowId(row.0)).collect();
-                let open: Vec<Open> = open
-                    .into_iter()
-                    .filter_map(|(row, attempt, number, text, sent, _)| {
-                        open_row(row, attempt, number, text, sent, skew)
+                );
+                let columns = "id, attempt_id, destination, text_id, sent_at, state, accepted_at, due";
+                let Json(live): Json<Vec<LiveRow>> = sqlx::query_scalar(sql(dialect.packed(columns, &query)))
+                    .bind(json_ids(numbers))
+                    .bind(sender.as_str())
+                    .fetch_one(&mut *tx)
+                    .await
+                    .during(operation)?;
+                let texts: HashMap<i64, Arc<str>> =
+                    sqlx::query_as(sql(format!("SELECT id, body FROM texts WHERE id {}", dialect.ids(1))))
+                        .bind(json_ids(live.iter().map(|row| row.text).collect::<BTreeSet<_>>()))
+                        .fetch_all(&mut *tx)
+                        .await
+                        .during(operation)?
+                        .into_iter()
+                        .map(|(id, body): (i64, String)| (id, Arc::from(body)))
+                        .collect();
+                let open: Vec<Open> = live
+                    .iter()
+                    .filter_map(|row| {
+                        let text = texts.get(&row.text)?.clone();
+                        open_row(row.id, row.attempt, row.number, text, row.sent_at, skew)
                     })
                     .collect();
+                let live: HashMap<RowId, LiveRow> = live.into_iter().map(|row| (RowId(row.id), row)).collect();
                 let mut matches = match_listed(&fresh, &open);
-                matches.found.retain(|(row, _)| !being_sent.contains(row));
-                if matches.found.iter().any(|(row, _)| held.contains(row)) {
+                // A text that is listed before its answer came is left for the next reading.
+                matches.found.retain(|(row, _)| live[row].state != "sending");
+                if matches.found.iter().any(|(row, _)| live[row].state == "held") {
                     unblock_chunks!(tx, operation);
                 }
                 if !matches.unexplained.is_empty() {
@@ -222,99 +279,80 @@ impl Ledger {
                 }
                 let found = matches.found.len() + restored.len();
                 let mut applied = Applied { found: found as u64, ..Applied::default() };
+                // Rows of a restored ledger have their id since a moment ago; their status is learned as that of the others.
+                let known: Vec<KnownRow> = known.into_iter().chain(restored).collect();
                 let by_id: HashMap<SmsId, &ListedText> = listed.iter().map(|text| (text.text.sms_id, text)).collect();
 
-                if !matches.found.is_empty() {
-                    let found: Vec<(i64, i64, i64, i64)> = matches
-                        .found
-                        .iter()
-                        .map(|(row, id)| {
-                            let text = by_id[id];
-                            let status = match text.delivery {
-                                Some(Delivery::Sent) => 1,
-                                Some(Delivery::Failed) => 2,
-                                Some(Delivery::Pending) | None => 0,
-                            };
-                            (row.0, id.0, (text.text.time * 1000) - ms_of(skew), status)
-                        })
-                        .collect();
-                    let found = serde_json::to_string(&found).expect("numbers are JSON");
-                    // A row claims an id once: the unique index refuses a second claim, the guard a second id. Most are
-                    // final by now: that is written down with the id.
-                    let states: Vec<(String, i64)> = sqlx::query_as(sql(format!(
-                        "UPDATE messages SET sms_id = f.sms_id, id_source = 'list',
-                            state = CASE f.status WHEN 1 THEN 'sent' WHEN 2 THEN 'failed' ELSE 'accepted' END,
-                            gateway_status = CASE f.status WHEN 1 THEN 'sent' WHEN 2 THEN 'failed' ELSE 'pending' END,
-                            reason = CASE f.status WHEN 2 THEN '{FAILED}' END,
-                            accepted_at = coalesce(accepted_at, f.at), found_at = $2, checked_at = $2, updated_at = $2,
-                            final_at = CASE WHEN f.status > 0 THEN $2 END,
-                            check_at = CASE WHEN f.status > 0 THEN NULL ELSE coalesce(check_at, $3) END
-                         FROM ({}) AS f
-                         WHERE messages.id = f.id AND messages.sms_id IS NULL
-                           AND messages.state IN ('unknown', 'held', 'accepted')
-                         RETURNING messages.state, {DUE}",
-                        found_rows(dialect)
-                    )))
-                    .bind(found)
-                    .bind(ms(now))
-                    .bind(ms(ask_at.unwrap_or(now + ASKED_AFTER)))
-                    .fetch_all(&mut *tx)
-                    .await
-                    .during(operation)?;
-                    for (state, due) in states {
-                        match state.as_str() {
-                            "sent" => ended.push((Delivery::Sent, due)),
-                            "failed" => ended.push((Delivery::Failed, due)),
-                            _ => applied.pending += 1,
-                        }
-                    }
-                }
-                // Rows of a restored ledger have their id since a moment ago; their status is learned as that of the others.
-                let known: HashMap<SmsId, RowId> = known.into_iter().chain(restored).collect();
-                for (delivery, state) in [(Delivery::Sent, "sent"), (Delivery::Failed, "failed")] {
-                    let ids: Vec<i64> = known
-                        .iter()
-                        .filter(|(sms_id, _)| by_id[sms_id].delivery == Some(delivery))
-                        .map(|(_, row)| row.0)
-                        .collect();
-                    if ids.is_empty() {
-                        continue;
-                    }
-                    let due: Vec<i64> = sqlx::query_scalar(sql(format!(
-                        "UPDATE messages SET state = $2, gateway_status = $2, reason = $4, checked_at = $3,
-                            final_at = $3, check_at = NULL, updated_at = $3
-                         WHERE id IN {} AND state = 'accepted'
-                         RETURNING {DUE}",
-                        dialect.ids(1)
-                    )))
-                    .bind(json_ids(ids))
-                    .bind(state)
-                    .bind(ms(now))
-                    .bind((delivery == Delivery::Failed).then_some(FAILED))
-                    .fetch_all(&mut *tx)
-                    .await
-                    .during(operation)?;
-                    ended.extend(due.into_iter().map(|due| (delivery, due)));
-                }
-                let pending: Vec<i64> = known
+                // Of a row whose answer never came the list says when the gateway took it.
+                let taken: Vec<(i64, i64)> = matches
+                    .found
                     .iter()
-                    .filter(|(sms_id, _)| !matches!(by_id[sms_id].delivery, Some(Delivery::Sent | Delivery::Failed)))
-                    .map(|(_, row)| row.0)
+                    .filter(|(row, _)| live[row].accepted_at.is_none())
+                    .map(|(row, id)| (row.0, by_id[id].text.time * 1000 - ms_of(skew)))
                     .collect();
-                if !pending.is_empty() {
-                    applied.pending += sqlx::query(sql(format!(
-                        "UPDATE messages SET gateway_status = 'pending', checked_at = $2, updated_at = $2,
-                            check_at = CASE WHEN check_at <= $3 THEN check_at ELSE $3 END
-                         WHERE id IN {} AND state = 'accepted'",
-                        dialect.ids(1)
+                if !taken.is_empty() {
+                    sqlx::query(sql(format!(
+                        "UPDATE messages SET accepted_at = pairs.value FROM {}
+                         WHERE messages.id = pairs.key AND messages.sms_id IS NULL AND messages.accepted_at IS NULL
+                           AND messages.state IN ('unknown', 'held', 'accepted')",
+                        pairs(dialect)
                     )))
-                    .bind(json_ids(pending))
-                    .bind(ms(now))
-                    .bind(ms(ask_at.unwrap_or(now + ASKED_AFTER)))
+                    .bind(json_pairs(taken))
                     .execute(&mut *tx)
                     .await
-                    .during(operation)?
-                    .rows_affected();
+                    .during(operation)?;
+                }
+                for status in [Delivery::Sent, Delivery::Failed, Delivery::Pending] {
+                    let found: Vec<_> = matches.found.iter().filter(|(_, id)| by_id[id].status() == status).collect();
+                    if !found.is_empty() {
+                        // A row claims an id once: the unique index refuses a second claim, the guard a second id. Most are
+                        // final by now: that is written down with the id.
+                        let changed = sqlx::query(sql(format!(
+                            "UPDATE messages SET sms_id = pairs.key, id_source = 'list', live = NULL, state = $2, gateway_status = $3,
+                                reason = $4, found_at = $5, checked_at = $5, updated_at = $5, final_at = $6,
+                                check_at = CASE WHEN $6 IS NULL THEN coalesce(check_at, $7) END
+                             FROM {}
+                             WHERE messages.id = pairs.value AND messages.sms_id IS NULL
+                               AND messages.state IN ('unknown', 'held', 'accepted')",
+                            pairs(dialect)
+                        )))
+                        .bind(json_pairs(found.iter().map(|(row, id)| (id.0, row.0))))
+                        .bind(status.state())
+                        .bind(status.name())
+                        .bind(status.reason())
+                        .bind(ms(now))
+                        .bind(status.is_final().then_some(ms(now)))
+                        .bind(look_at)
+                        .execute(&mut *tx)
+                        .await
+                        .during(operation)?
+                        .rows_affected();
+                        became.push((status, changed, found.iter().map(|(row, _)| live[row].due).collect()));
+                    }
+                    let again: Vec<&KnownRow> = known
+                        .iter()
+                        .filter(|row| by_id[&SmsId(row.sms_id)].status() == status && row.state == "accepted")
+                        .collect();
+                    if !again.is_empty() {
+                        let changed = sqlx::query(sql(format!(
+                            "UPDATE messages SET state = $2, gateway_status = $3, reason = $4, checked_at = $5, updated_at = $5,
+                                final_at = $6, check_at = CASE WHEN $6 IS NOT NULL THEN NULL WHEN check_at <= $7 THEN check_at ELSE $7 END
+                             WHERE id {} AND state = 'accepted'",
+                            dialect.ids(1)
+                        )))
+                        .bind(json_ids(again.iter().map(|row| row.id)))
+                        .bind(status.state())
+                        .bind(status.name())
+                        .bind(status.reason())
+                        .bind(ms(now))
+                        .bind(status.is_final().then_some(ms(now)))
+                        .bind(look_at)
+                        .execute(&mut *tx)
+                        .await
+                        .during(operation)?
+                        .rows_affected();
+                        became.push((status, changed, again.iter().map(|row| row.due).collect()));
+                    }
                 }
                 for id in &matches.unexplained {
                     let text = by_id[id];
@@ -353,16 +391,21 @@ impl Ledger {
                 }
                 applied
             });
-            applied.finals += ended.len() as u64;
-            for (delivery, due) in ended {
-                telemetry::rows_became(if delivery == Delivery::Sent { "sent" } else { "failed" }, 1);
-                if delivery == Delivery::Sent {
-                    telemetry::row_sent_after(Duration::from_millis((ms(now) - due).max(0).unsigned_abs()));
+            for (status, changed, due) in became {
+                if !status.is_final() {
+                    applied.pending += changed;
+                    continue;
+                }
+                applied.finals += changed;
+                telemetry::rows_became(status.state(), changed);
+                if status == Delivery::Sent {
+                    for due in due {
+                        telemetry::row_sent_after(Duration::from_millis((ms(now) - due).max(0).unsigned_abs()));
+                    }
                 }
             }
             telemetry::rows_became("accepted", some.found);
             applied.found += some.found;
-            applied.pending += some.pending;
             applied.unexplained += some.unexplained;
         }
         Ok(applied)

@@ -6,6 +6,7 @@
 
 use crate::{
     Event, Ledger, Result,
+    claims::LIVE,
     db::{Dialect, read_conn, sql, write_tx},
     error::During,
     events::append_event,
@@ -132,8 +133,7 @@ fn under_way(dialect: Dialect) -> String {
     format!(
         "SELECT o.destination, o.sender FROM (SELECT DISTINCT sender FROM attempts
             WHERE state IN ('formed', 'sending', 'accepted', 'unknown')) s
-         {then} messages o ON o.sender = s.sender AND o.destination IN {} AND o.sms_id IS NULL
-            AND o.state IN ('sending', 'unknown', 'held', 'accepted')
+         {then} messages o ON o.sender = s.sender AND o.destination {} AND {LIVE}
          {then} attempts a ON a.id = o.attempt_id
          WHERE o.state IN ('sending', 'unknown', 'accepted') AND a.state <> 'formed'",
         dialect.ids(1),

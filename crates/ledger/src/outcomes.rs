@@ -80,21 +80,24 @@ impl Ledger {
             }
             match outcome {
                 Outcome::Accepted { sms_id } => {
-                    sqlx::query(
-                        "UPDATE messages SET state = 'accepted', reason = NULL, accepted_at = $4, updated_at = $4,
-                            sms_id = coalesce(sms_id, $5), id_source = coalesce(id_source, $6), check_at = $7
-                         WHERE id BETWEEN $1 AND $2 AND attempt_id = $3 AND state IN ('sending', 'unknown')",
-                    )
+                    let known = match sms_id {
+                        Some(_) => ", sms_id = $5, id_source = 'response', live = NULL, check_at = $6",
+                        // What an index hangs on stays out: it would be written anew at a random place for each row.
+                        None => "",
+                    };
+                    let update = sqlx::query(sql(format!(
+                        "UPDATE messages SET state = 'accepted', reason = NULL, accepted_at = $4, updated_at = $4{known}
+                         WHERE id BETWEEN $1 AND $2 AND attempt_id = $3 AND sms_id IS NULL AND state IN ('sending', 'unknown')"
+                    )))
                     .bind(first.0)
                     .bind(last.0)
                     .bind(batch.attempt.0)
-                    .bind(ms(now))
-                    .bind(sms_id.map(|id| id.0))
-                    .bind(sms_id.map(|_| "response"))
-                    .bind(sms_id.map(|_| ms(now + first_look)))
-                    .execute(&mut *tx)
-                    .await
-                    .during(operation)?;
+                    .bind(ms(now));
+                    let update = match sms_id {
+                        Some(id) => update.bind(id.0).bind(ms(now + first_look)),
+                        None => update,
+                    };
+                    update.execute(&mut *tx).await.during(operation)?;
                 }
                 Outcome::Ambiguous { .. } => {
                     sqlx::query(

@@ -212,7 +212,7 @@ impl Ledger {
     pub async fn names_of(&self, campaigns: &[CampaignId]) -> Result<BTreeMap<CampaignId, String>> {
         let operation = "read the names of campaigns";
         let named: Vec<(i64, String)> = read_conn!(self, operation, |conn, dialect| {
-            sqlx::query_as(sql(format!("SELECT id, name FROM campaigns WHERE id IN {}", dialect.ids(1))))
+            sqlx::query_as(sql(format!("SELECT id, name FROM campaigns WHERE id {}", dialect.ids(1))))
                 .bind(json_ids(campaigns.iter().map(|campaign| campaign.0)))
                 .fetch_all(&mut *conn)
                 .await

@@ -56,7 +56,7 @@ impl Ledger {
             let moved = write_tx!(self, operation, |tx, dialect| {
                 // Locked as a claim locks them: its rows are claimed before or after they are moved, not in between.
                 let locked: Vec<i64> = sqlx::query_scalar(sql(format!(
-                    "SELECT id FROM chunks WHERE id IN {} AND state <> 'done' ORDER BY id{}",
+                    "SELECT id FROM chunks WHERE id {} AND state <> 'done' ORDER BY id{}",
                     dialect.ids(1),
                     dialect.for_update()
                 )))

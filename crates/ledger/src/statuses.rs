@@ -149,7 +149,7 @@ impl Ledger {
         let operation = "plan to ask for the status of rows";
         write_tx!(self, operation, |tx, dialect| {
             sqlx::query(sql(format!(
-                "UPDATE messages SET check_at = $2 WHERE sms_id IN {} AND state = 'accepted'",
+                "UPDATE messages SET check_at = $2 WHERE sms_id {} AND state = 'accepted'",
                 dialect.ids(1)
             )))
             .bind(json_ids(ids.iter().map(|id| id.0)))

@@ -57,7 +57,7 @@ macro_rules! release_attempt {
         .rows_affected();
         if released == 1 {
             sqlx::query(
-                "UPDATE messages SET state = 'queued', attempt_id = NULL, attempts = attempts - 1, sent_via = NULL,
+                "UPDATE messages SET state = 'queued', live = NULL, attempt_id = NULL, attempts = attempts - 1, sent_via = NULL,
                     not_before = $5, updated_at = $4
                  WHERE id BETWEEN $1 AND $2 AND attempt_id = $3 AND state IN ('sending', 'unknown') AND sms_id IS NULL",
             )
@@ -79,7 +79,7 @@ macro_rules! requeue {
     ($tx:expr, $batch:expr, $from:literal, $reason:expr, $not_before:expr, $now:expr, $operation:expr) => {{
         let (first, last) = $batch.chunk.row_range();
         sqlx::query(concat!(
-            "UPDATE messages SET state = 'queued', attempt_id = NULL, reason = $5, not_before = $6, updated_at = $4
+            "UPDATE messages SET state = 'queued', live = NULL, attempt_id = NULL, reason = $5, not_before = $6, updated_at = $4
              WHERE id BETWEEN $1 AND $2 AND attempt_id = $3 AND sms_id IS NULL AND state IN (",
             $from,
             ")"
@@ -103,7 +103,7 @@ macro_rules! reject {
         sqlx::query(sql(format!(
             "UPDATE messages SET state = 'rejected', reason = $2, final_at = $3, updated_at = $3, attempt_id = $4,
                 not_before = NULL
-             WHERE id IN {} AND state = 'queued'",
+             WHERE id {} AND state = 'queued'",
             $dialect.ids(1)
         )))
         .bind(json_ids($rows.map(|row| row.0)))

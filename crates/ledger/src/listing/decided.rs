@@ -9,7 +9,7 @@ pub(super) const DECIDED: &str =
     "SELECT m.id, m.attempt_id, m.destination, t.body, coalesce(a.sending_at, a.formed_at), m.campaign_id
      FROM messages m JOIN texts t ON t.id = m.text_id JOIN attempts a ON a.id = m.attempt_id
      WHERE m.sender = $2 AND m.sms_id IS NULL AND m.attempt_id IS NOT NULL AND (m.state = 'sent' OR m.state = 'cancelled')
-       AND m.destination IN ";
+       AND m.destination ";
 
 /// Explains listed texts that no open row explains by rows that a person decided about. Open rows come first: a decided one
 /// must not take the text of a row whose fate hangs on it.
@@ -29,7 +29,9 @@ macro_rules! explain_by_decided {
         let campaigns: HashMap<RowId, i64> = decided.iter().map(|row| (RowId(row.0), row.5)).collect();
         let decided: Vec<Open> = decided
             .into_iter()
-            .filter_map(|(row, attempt, number, text, sent, _)| open_row(row, attempt, number, text, sent, $skew))
+            .filter_map(|(row, attempt, number, text, sent, _)| {
+                open_row(row, attempt, number, text.into(), sent, $skew)
+            })
             .collect();
         let texts: Vec<Listed> = left.iter().map(|text| text.text.clone()).collect();
         for (row, sms_id) in match_listed(&texts, &decided).found {

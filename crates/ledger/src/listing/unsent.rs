@@ -4,7 +4,7 @@
 pub(super) const UNSENT: &str =
     "SELECT m.id, m.destination, t.body, coalesce(m.queued_at, m.updated_at), m.campaign_id, m.text_id
      FROM messages m JOIN texts t ON t.id = m.text_id
-     WHERE m.sender = $2 AND m.sms_id IS NULL AND m.state IN ('queued', 'scheduled') AND m.destination IN ";
+     WHERE m.sender = $2 AND m.sms_id IS NULL AND m.state IN ('queued', 'scheduled') AND m.destination ";
 
 /// The reason of a row that may have been sent after the backup.
 pub(super) const TWIN: &str = "the ledger was restored, and the list shows this text to this number fewer times than it stands \
@@ -35,7 +35,7 @@ macro_rules! explain_by_unsent {
             unsent.iter().map(|row| (RowId(row.0), (row.4, row.5, row.3))).collect();
         let unsent: Vec<Open> = unsent
             .into_iter()
-            .filter_map(|(row, number, text, queued, ..)| open_row(row, 0, number, text, queued, $skew))
+            .filter_map(|(row, number, text, queued, ..)| open_row(row, 0, number, text.into(), queued, $skew))
             .collect();
         let texts: Vec<Listed> = left.iter().map(|text| text.text.clone()).collect();
         let found = match_listed(&texts, &unsent).found;
@@ -44,12 +44,12 @@ macro_rules! explain_by_unsent {
         let same: HashSet<(Msisdn, &str)> = unsent
             .iter()
             .filter(|row| taken.contains(&row.row))
-            .map(|row| (row.destination, row.text.as_str()))
+            .map(|row| (row.destination, &*row.text))
             .collect();
         let mut to_hold = same.clone();
         let mut twins = Vec::new();
         for row in &unsent {
-            if !taken.contains(&row.row) && to_hold.remove(&(row.destination, row.text.as_str())) {
+            if !taken.contains(&row.row) && to_hold.remove(&(row.destination, &*row.text)) {
                 twins.push(row.row);
             }
         }
@@ -101,7 +101,7 @@ macro_rules! explain_by_unsent {
                 // Guarded by the state: nothing is claimed meanwhile, but a person may have cancelled it.
                 changed += match ids.get(row) {
                     Some(sms_id) => {
-                        restored.push((*sms_id, *row));
+                        restored.push(KnownRow { sms_id: sms_id.0, id: row.0, state: "accepted".to_owned(), due: about[row].2 });
                         sqlx::query(
                             "UPDATE messages SET state = 'accepted', reason = NULL, not_before = NULL, sms_id = $2, id_source = 'list',
                                 sent_via = 'bulk', attempt_id = $3, attempts = attempts + 1, attempted_at = $4, accepted_at = $4,
@@ -119,7 +119,7 @@ macro_rules! explain_by_unsent {
                         .rows_affected()
                     }
                     None => sqlx::query(sql(format!(
-                        "UPDATE messages SET state = 'held', reason = $2, not_before = NULL, sent_via = 'bulk', attempt_id = $3,
+                        "UPDATE messages SET state = 'held', live = 1, reason = $2, not_before = NULL, sent_via = 'bulk', attempt_id = $3,
                             attempts = attempts + 1, attempted_at = $4, updated_at = $4
                          WHERE id = $1 AND sms_id IS NULL AND state IN ('queued', 'scheduled')
                             AND NOT EXISTS (SELECT 1 FROM messages o WHERE o.sender = messages.sender

@@ -215,7 +215,7 @@ async fn five_thousand_rows_are_decided_quickly(bench: &Bench) {
     let mut rows = Vec::new();
     let numbers: Vec<u64> = (0..5_000).collect();
     let launched = bench.campaign_in_chunks("big", &numbers).await;
-    bench.raw.execute("UPDATE messages SET state = 'held', attempt_id = NULL").await.unwrap();
+    bench.raw.execute("UPDATE messages SET state = 'held', live = 1, attempt_id = NULL").await.unwrap();
     for chunk in &launched.chunks {
         rows.extend((0..500).map(|n| chunk.row(n)));
     }
