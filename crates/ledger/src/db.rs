@@ -227,7 +227,7 @@ impl Ledger {
                 .synchronous(SqliteSynchronous::Full)
                 .foreign_keys(true)
                 .busy_timeout(Duration::from_secs(30))
-                // Rows come from a thread of SQLite's own: it need not be woken for every fifty of a claim's.
+                // Rows come from a thread of SQLite's own: it need not be woken for every fifty of a page of results.
                 .row_buffer_size(4096)
                 .pragma("cache_size", "-8192")
                 // Numbers come in no order: each commit touches pages all over the indexes, and many commits the same ones. The
