@@ -19,6 +19,7 @@ use std::{
     collections::{BTreeSet, HashSet},
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Write},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -109,8 +110,7 @@ impl Folder {
     pub(crate) fn open(root: &Path, owner: &str) -> io::Result<Self> {
         let owner: String = owner.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
         let [inbox, processing, done, refused] = ["inbox", "processing", "done", "refused"].map(|name| root.join(name));
-        let lock = OpenOptions::new().create(true).append(true).open(lock_path(&processing, &owner))?;
-        lock.try_lock()?;
+        let lock = own_lock(&lock_path(&processing, &owner))?;
         let folder = Self { inbox, processing, done, refused, owner, _lock: lock };
         folder.check_renames()?;
         Ok(folder)
@@ -344,6 +344,30 @@ impl Inheritance {
 
 /// No watcher has this name: names of watchers are made by [`Folder::open`], without a `-`.
 const FINISH: &str = "finish-";
+
+/// A watcher's own lock: that of an earlier watcher of this name, or a new one.
+///
+/// A new one is locked before it has its name: others take a lock file that nobody holds for that of a dead watcher, and remove
+/// it, and its owner would then hold a lock that nobody sees.
+fn own_lock(path: &Path) -> io::Result<File> {
+    match OpenOptions::new().append(true).open(path) {
+        Ok(lock) => {
+            lock.try_lock()?;
+            // Its heir may have been done with it, and removed it, a moment ago.
+            let is_there =
+                fs::metadata(path).is_ok_and(|there| lock.metadata().is_ok_and(|own| own.ino() == there.ino()));
+            if is_there { Ok(lock) } else { own_lock(path) }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let unnamed = path.with_extension("lock.new");
+            let lock = OpenOptions::new().create(true).append(true).open(&unnamed)?;
+            lock.try_lock()?;
+            fs::rename(&unnamed, path)?;
+            Ok(lock)
+        }
+        Err(error) => Err(error),
+    }
+}
 
 fn lock_path(processing: &Path, owner: &str) -> PathBuf {
     processing.join(format!(".{owner}{LOCK_SUFFIX}"))

@@ -69,7 +69,7 @@ pub(crate) fn redis(sizes: Sizes) {
     }
 }
 
-/// A small urgent campaign while a large one is sent; then two equal ones.
+/// A small urgent campaign while a large one is sent.
 pub(crate) fn fair(sizes: Sizes) {
     let bench = Bench::start(Place::servers(), &unlimited());
     let large = sizes.recipients * 10;
