@@ -99,8 +99,8 @@ pub(crate) fn plan(sizes: Sizes) {
     let before = bench.calls();
     let used = measured(bench.crier(&["run", "sale.csv"]));
     let (calls, seconds) = (bench.calls() - before, used.wall.as_secs_f64());
-    let (planned, planned_s) = (plan["calls_total"].as_f64(), plan["seconds_alone"].as_f64());
-    let (planned, planned_s) = (planned.unwrap_or(f64::NAN), planned_s.unwrap_or(f64::NAN));
+    let planned = |what: &str| plan["plan"][what].as_f64().unwrap_or_else(|| panic!("a plan says {what}: {plan}"));
+    let (planned, planned_s) = (planned("calls_total"), planned("seconds_alone"));
     println!(
         "plan      {recipients} recipients: {planned} calls and {planned_s} s planned, {calls} calls ({:+.1} %) and {seconds:.1} s ({:+.1} %) taken",
         (calls as f64 / planned - 1.0) * 100.0,
