@@ -199,7 +199,7 @@ fn peak(status: &str) -> f64 {
 }
 
 /// Processor time of all processes of this one that have ended: hundredths of a second.
-fn ended_children() -> Duration {
+pub(crate) fn ended_children() -> Duration {
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields: Vec<u64> = stat
         .rsplit(')')
