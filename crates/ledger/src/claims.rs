@@ -5,7 +5,7 @@
 
 use crate::{
     ErrorKind, Ledger, OwnerGuard, Result,
-    db::{sql, write_tx},
+    db::{Dialect, sql, write_tx},
     error::During,
     feed::json_ids,
     opt_outs::{Gate, pass_gate},
@@ -136,12 +136,31 @@ fn wait_behind() -> String {
     )
 }
 
-/// The rows of a chunk that may be sent now.
-const CANDIDATES: &str = "SELECT id, destination, sender, text_id, valid_until FROM messages
-    WHERE id BETWEEN $1 AND $2 AND state IN ('queued', 'scheduled')
-      AND (not_before IS NULL OR not_before <= $3) AND (scheduled_for IS NULL OR scheduled_for <= $3)";
+/// The rows of a chunk that may be sent now, each as a [`Candidate`].
+fn candidates(dialect: Dialect) -> String {
+    dialect.packed(
+        "id, destination, sender, text_id, valid_until",
+        "messages WHERE id BETWEEN $1 AND $2 AND state IN ('queued', 'scheduled')
+            AND (not_before IS NULL OR not_before <= $3) AND (scheduled_for IS NULL OR scheduled_for <= $3)",
+    )
+}
 
-/// A row that may be sent now: the columns of [`CANDIDATES`].
+/// Texts by their ids.
+macro_rules! text_bodies {
+    ($tx:expr, $dialect:expr, $ids:expr, $operation:expr) => {{
+        let ids: BTreeSet<i64> = $ids.collect();
+        let bodies: Vec<(i64, String)> =
+            sqlx::query_as(sql(format!("SELECT id, body FROM texts WHERE id {}", $dialect.ids(1))))
+                .bind(json_ids(ids))
+                .fetch_all(&mut *$tx)
+                .await
+                .during($operation)?;
+        bodies.into_iter().map(|(id, body)| (id, Arc::from(body))).collect::<HashMap<i64, Arc<str>>>()
+    }};
+}
+pub(crate) use text_bodies;
+
+/// A row that may be sent now.
 #[derive(serde::Deserialize)]
 struct Candidate {
     id: i64,
@@ -282,15 +301,13 @@ impl Ledger {
                     .execute(&mut *tx)
                     .await
                     .during(operation)?;
-                let Json(mut candidates): Json<Vec<Candidate>> = sqlx::query_scalar(sql(
-                    dialect.packed("id, destination, sender, text_id, valid_until", CANDIDATES)
-                ))
-                .bind(first.0)
-                .bind(last.0)
-                .bind(ms(now))
-                .fetch_one(&mut *tx)
-                .await
-                .during(operation)?;
+                let Json(mut candidates): Json<Vec<Candidate>> = sqlx::query_scalar(sql(candidates(dialect)))
+                    .bind(first.0)
+                    .bind(last.0)
+                    .bind(ms(now))
+                    .fetch_one(&mut *tx)
+                    .await
+                    .during(operation)?;
                 candidates.sort_unstable_by_key(|row| row.id);
                 let split = found.by_hours(&mut candidates, now);
                 for (until, rows) in split.closed {
@@ -386,17 +403,7 @@ impl Ledger {
                     candidates.iter().filter_map(|row| Some((row.id, ends(row)?))).collect();
                 let halved = halved.and_then(|max| usize::try_from(max).ok()).unwrap_or(usize::MAX);
                 let batches = batch::form(sendable(candidates), batch_len_max.min(halved));
-                let texts = {
-                    let mut ids: Vec<i64> = batches.iter().map(|batch| batch.text.0).collect();
-                    ids.dedup();
-                    let bodies: Vec<(i64, String)> =
-                        sqlx::query_as(sql(format!("SELECT id, body FROM texts WHERE id {}", dialect.ids(1))))
-                            .bind(json_ids(ids))
-                            .fetch_all(&mut *tx)
-                            .await
-                            .during(operation)?;
-                    bodies.into_iter().map(|(id, body)| (TextId(id), Arc::from(body))).collect::<HashMap<_, Arc<str>>>()
-                };
+                let texts = text_bodies!(tx, dialect, batches.iter().map(|batch| batch.text.0), operation);
                 let mut claimed = Vec::with_capacity(batches.len());
                 for batch in batches {
                     let sent_via = if batch.rows.len() == 1 { "send" } else { "bulk" };
@@ -438,7 +445,7 @@ impl Ledger {
                         chunk,
                         owner,
                         sender: batch.sender,
-                        text: texts.get(&batch.text).cloned().unwrap_or_else(|| Arc::from("")),
+                        text: texts.get(&batch.text.0).cloned().unwrap_or_else(|| Arc::from("")),
                         valid_until: batch
                             .rows
                             .iter()

@@ -88,14 +88,12 @@ impl Dialect {
         }
     }
 
-    /// The rows of a query as one JSON array of arrays, in any order. Each row comes as a message of its own otherwise, which
-    /// for SQLite wakes another thread each time.
-    pub(crate) fn packed(self, columns: &str, query: &str) -> String {
+    /// A query for these columns of these rows as one JSON array of arrays, in any order. Each row comes as a message of its
+    /// own otherwise, which for SQLite wakes another thread each time.
+    pub(crate) fn packed(self, columns: &str, from: &str) -> String {
         match self {
-            Self::Sqlite => format!("SELECT json_group_array(json_array({columns})) FROM ({query})"),
-            Self::Postgres => {
-                format!("SELECT coalesce(json_agg(json_build_array({columns})), '[]') FROM ({query}) AS packed")
-            }
+            Self::Sqlite => format!("SELECT json_group_array(json_array({columns})) FROM {from}"),
+            Self::Postgres => format!("SELECT coalesce(json_agg(json_build_array({columns})), '[]') FROM {from}"),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     Event, Ledger, Result,
-    claims::LIVE,
+    claims::{LIVE, text_bodies},
     db::{Dialect, sql, write_tx},
     error::During,
     events::append_event,
@@ -138,6 +138,48 @@ struct KnownRow {
     due: i64,
 }
 
+/// The live rows of sender `$2` to the numbers in `$1`, each as a [`LiveRow`].
+fn live_rows(dialect: Dialect) -> String {
+    let from = format!(
+        "messages o JOIN attempts a ON a.id = o.attempt_id WHERE o.sender = $2 AND o.destination {} AND {LIVE}",
+        dialect.ids(1)
+    );
+    let columns =
+        "o.id, o.attempt_id, o.destination, o.text_id, coalesce(a.sending_at, a.formed_at), o.state, o.accepted_at";
+    dialect.packed(&format!("{columns}, {DUE}"), &from)
+}
+
+/// The rows that have one of the ids in `$1`, each as a [`KnownRow`].
+fn known_rows(dialect: Dialect) -> String {
+    dialect.packed(&format!("sms_id, id, state, {DUE}"), &format!("messages WHERE sms_id {}", dialect.ids(1)))
+}
+
+/// Writes down what the list says of rows that it shows first: `$1` their ids as pairs, `$2` the state, `$3` the gateway's
+/// word, `$4` the reason, `$5` now, `$6` since when they are final, `$7` when pending ones are asked for.
+///
+/// A row claims an id once: the unique index refuses a second claim, the guard a second id. Most are final by now: that is
+/// written down with the id.
+fn found_first(dialect: Dialect) -> String {
+    format!(
+        "UPDATE messages SET sms_id = pairs.key, id_source = 'list', live = NULL, state = $2, gateway_status = $3,
+            reason = $4, found_at = $5, checked_at = $5, updated_at = $5, final_at = $6,
+            check_at = CASE WHEN $6 IS NULL THEN coalesce(check_at, $7) END
+         FROM {}
+         WHERE messages.id = pairs.value AND messages.sms_id IS NULL AND messages.state IN ('unknown', 'held', 'accepted')",
+        pairs(dialect)
+    )
+}
+
+/// Like [`found_first`], of rows that it has shown before: `$1` is their own ids.
+fn found_again(dialect: Dialect) -> String {
+    format!(
+        "UPDATE messages SET state = $2, gateway_status = $3, reason = $4, checked_at = $5, updated_at = $5, final_at = $6,
+            check_at = CASE WHEN $6 IS NOT NULL THEN NULL WHEN check_at <= $7 THEN check_at ELSE $7 END
+         WHERE id {} AND state = 'accepted'",
+        dialect.ids(1)
+    )
+}
+
 /// A row as listed texts are matched with it, if its number can exist. `since`: before this it was not sent.
 fn open_row(row: i64, attempt: i64, number: i64, text: Arc<str>, since: i64, skew: SignedDuration) -> Option<Open> {
     Some(Open {
@@ -202,14 +244,11 @@ impl Ledger {
         for listed in listed.chunks(2_000) {
             let mut became: Vec<(Delivery, u64, Vec<i64>)> = Vec::new();
             let some = write_tx!(self, operation, |tx, dialect| {
-                let query =
-                    format!("SELECT sms_id, id, state, {DUE} AS due FROM messages WHERE sms_id {}", dialect.ids(1));
-                let Json(known): Json<Vec<KnownRow>> =
-                    sqlx::query_scalar(sql(dialect.packed("sms_id, id, state, due", &query)))
-                        .bind(json_ids(listed.iter().map(|text| text.text.sms_id.0)))
-                        .fetch_one(&mut *tx)
-                        .await
-                        .during(operation)?;
+                let Json(known): Json<Vec<KnownRow>> = sqlx::query_scalar(sql(known_rows(dialect)))
+                    .bind(json_ids(listed.iter().map(|text| text.text.sms_id.0)))
+                    .fetch_one(&mut *tx)
+                    .await
+                    .during(operation)?;
                 let known_ids: HashSet<SmsId> = known.iter().map(|row| SmsId(row.sms_id)).collect();
                 let fresh: Vec<Listed> = listed
                     .iter()
@@ -224,29 +263,13 @@ impl Ledger {
                     .collect();
                 let numbers: BTreeSet<i64> =
                     fresh.iter().filter_map(|text| Some(text.destination?.as_u64().cast_signed())).collect();
-                let query = format!(
-                    "SELECT o.id, o.attempt_id, o.destination, o.text_id, coalesce(a.sending_at, a.formed_at) AS sent_at,
-                        o.state, o.accepted_at, {DUE} AS due
-                     FROM messages o JOIN attempts a ON a.id = o.attempt_id
-                     WHERE o.sender = $2 AND o.destination {} AND {LIVE}",
-                    dialect.ids(1)
-                );
-                let columns = "id, attempt_id, destination, text_id, sent_at, state, accepted_at, due";
-                let Json(live): Json<Vec<LiveRow>> = sqlx::query_scalar(sql(dialect.packed(columns, &query)))
+                let Json(live): Json<Vec<LiveRow>> = sqlx::query_scalar(sql(live_rows(dialect)))
                     .bind(json_ids(numbers))
                     .bind(sender.as_str())
                     .fetch_one(&mut *tx)
                     .await
                     .during(operation)?;
-                let texts: HashMap<i64, Arc<str>> =
-                    sqlx::query_as(sql(format!("SELECT id, body FROM texts WHERE id {}", dialect.ids(1))))
-                        .bind(json_ids(live.iter().map(|row| row.text).collect::<BTreeSet<_>>()))
-                        .fetch_all(&mut *tx)
-                        .await
-                        .during(operation)?
-                        .into_iter()
-                        .map(|(id, body): (i64, String)| (id, Arc::from(body)))
-                        .collect();
+                let texts = text_bodies!(tx, dialect, live.iter().map(|row| row.text), operation);
                 let open: Vec<Open> = live
                     .iter()
                     .filter_map(|row| {
@@ -303,55 +326,33 @@ impl Ledger {
                     .during(operation)?;
                 }
                 for status in [Delivery::Sent, Delivery::Failed, Delivery::Pending] {
-                    let found: Vec<_> = matches.found.iter().filter(|(_, id)| by_id[id].status() == status).collect();
-                    if !found.is_empty() {
-                        // A row claims an id once: the unique index refuses a second claim, the guard a second id. Most are
-                        // final by now: that is written down with the id.
-                        let changed = sqlx::query(sql(format!(
-                            "UPDATE messages SET sms_id = pairs.key, id_source = 'list', live = NULL, state = $2, gateway_status = $3,
-                                reason = $4, found_at = $5, checked_at = $5, updated_at = $5, final_at = $6,
-                                check_at = CASE WHEN $6 IS NULL THEN coalesce(check_at, $7) END
-                             FROM {}
-                             WHERE messages.id = pairs.value AND messages.sms_id IS NULL
-                               AND messages.state IN ('unknown', 'held', 'accepted')",
-                            pairs(dialect)
-                        )))
-                        .bind(json_pairs(found.iter().map(|(row, id)| (id.0, row.0))))
-                        .bind(status.state())
-                        .bind(status.name())
-                        .bind(status.reason())
-                        .bind(ms(now))
-                        .bind(status.is_final().then_some(ms(now)))
-                        .bind(look_at)
-                        .execute(&mut *tx)
-                        .await
-                        .during(operation)?
-                        .rows_affected();
-                        became.push((status, changed, found.iter().map(|(row, _)| live[row].due).collect()));
-                    }
-                    let again: Vec<&KnownRow> = known
+                    let new: Vec<_> = matches.found.iter().filter(|(_, id)| by_id[id].status() == status).collect();
+                    let again: Vec<_> = known
                         .iter()
                         .filter(|row| by_id[&SmsId(row.sms_id)].status() == status && row.state == "accepted")
                         .collect();
-                    if !again.is_empty() {
-                        let changed = sqlx::query(sql(format!(
-                            "UPDATE messages SET state = $2, gateway_status = $3, reason = $4, checked_at = $5, updated_at = $5,
-                                final_at = $6, check_at = CASE WHEN $6 IS NOT NULL THEN NULL WHEN check_at <= $7 THEN check_at ELSE $7 END
-                             WHERE id {} AND state = 'accepted'",
-                            dialect.ids(1)
-                        )))
-                        .bind(json_ids(again.iter().map(|row| row.id)))
-                        .bind(status.state())
-                        .bind(status.name())
-                        .bind(status.reason())
-                        .bind(ms(now))
-                        .bind(status.is_final().then_some(ms(now)))
-                        .bind(look_at)
-                        .execute(&mut *tx)
-                        .await
-                        .during(operation)?
-                        .rows_affected();
-                        became.push((status, changed, again.iter().map(|row| row.due).collect()));
+                    let new_due: Vec<i64> = new.iter().map(|(row, _)| live[row].due).collect();
+                    let again_due: Vec<i64> = again.iter().map(|row| row.due).collect();
+                    for (change, rows, due) in [
+                        (found_first(dialect), json_pairs(new.iter().map(|(row, id)| (id.0, row.0))), new_due),
+                        (found_again(dialect), json_ids(again.iter().map(|row| row.id)), again_due),
+                    ] {
+                        if due.is_empty() {
+                            continue;
+                        }
+                        let changed = sqlx::query(sql(change))
+                            .bind(rows)
+                            .bind(status.state())
+                            .bind(status.name())
+                            .bind(status.reason())
+                            .bind(ms(now))
+                            .bind(status.is_final().then_some(ms(now)))
+                            .bind(look_at)
+                            .execute(&mut *tx)
+                            .await
+                            .during(operation)?
+                            .rows_affected();
+                        became.push((status, changed, due));
                     }
                 }
                 for id in &matches.unexplained {

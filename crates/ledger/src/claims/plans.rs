@@ -1,9 +1,9 @@
 //! How the databases go about a claim: by its rows, never by all of them.
 
-use super::{CANDIDATES, wait_behind};
+use super::{candidates, wait_behind};
 use crate::{
     Encoding, ImportStart, Ledger, NewCampaign, NewChunk, NewImport, NewRow, NewText,
-    db::{Db, sql},
+    db::{Db, Dialect, sql},
 };
 use campaign::{ChunkId, ImportId, Msisdn, RowState, SenderId, TextId};
 use jiff::Timestamp;
@@ -103,7 +103,8 @@ async fn plan(ledger: &Ledger, statement: &str, chunk: ChunkId) -> String {
 async fn check(url: &str) {
     let (ledger, chunk) = loaded(url).await;
     let behind = plan(&ledger, &wait_behind(), chunk).await;
-    let candidates = plan(&ledger, CANDIDATES, chunk).await;
+    let dialect = if ledger.is_embedded() { Dialect::Sqlite } else { Dialect::Postgres };
+    let candidates = plan(&ledger, &candidates(dialect), chunk).await;
     for plan in [&behind, &candidates] {
         assert!(!plan.contains("Seq Scan on messages") && !plan.contains("SCAN messages"), "{plan}");
         assert!(!plan.contains("SCAN o"), "{plan}");
