@@ -66,8 +66,8 @@ CREATE INDEX chunks_of_campaign ON chunks (campaign_id, id);
 CREATE INDEX chunks_to_do ON chunks (state, campaign_id, due_at) WHERE state <> 'done';
 CREATE INDEX chunks_expiring ON chunks (expires_at) WHERE state <> 'done' AND expires_at IS NOT NULL;
 
--- Lists of states are written as ORs: SQLite builds a table in memory for each IN of a CHECK or of an index's WHERE, for each
--- row that it writes, which takes three times as long as the writing itself.
+-- Each CHECK is judged for each row that is written. What a waiting row has to be comes first, because a file's rows all come
+-- as such; and lists of states are ORs: for each IN of a CHECK or of an index's WHERE SQLite builds a table in memory.
 CREATE TABLE messages (
     id              INTEGER PRIMARY KEY,
     campaign_id     BIGINT NOT NULL,
@@ -88,9 +88,9 @@ CREATE TABLE messages (
     attempts        BIGINT NOT NULL DEFAULT 0,
     attempt_id      BIGINT,
     live            BIGINT,  -- 1 while its text may be out and has no sms_id: what an index hangs on is not written anew with each state
-    sent_via        TEXT   CONSTRAINT calls_that_send CHECK (sent_via IN ('send', 'bulk')),
+    sent_via        TEXT   CONSTRAINT calls_that_send CHECK (sent_via IS NULL OR sent_via = 'bulk' OR sent_via = 'send'),
     sms_id          BIGINT,
-    id_source       TEXT   CONSTRAINT sources_of_ids CHECK (id_source IN ('response', 'list')),
+    id_source       TEXT   CONSTRAINT sources_of_ids CHECK (id_source IS NULL OR id_source = 'list' OR id_source = 'response'),
     gateway_status  TEXT,
     resends         BIGINT NOT NULL DEFAULT 0,
     retry_of        BIGINT,  -- the failed row that it retries
@@ -107,14 +107,17 @@ CREATE TABLE messages (
         (((destination IS NOT NULL OR destination_hash IS NOT NULL) AND sender IS NOT NULL AND text_id IS NOT NULL)
          OR state = 'invalid' OR state = 'duplicate' OR state = 'suppressed'),
     CONSTRAINT only_a_final_row_is_purged CHECK (destination_hash IS NULL OR (destination IS NULL AND final_at IS NOT NULL)),
-    CONSTRAINT a_live_row_has_an_attempt CHECK (state NOT IN ('sending', 'unknown') OR attempt_id IS NOT NULL),
-    CONSTRAINT a_live_row_is_marked CHECK ((live IS NOT NULL) = (sms_id IS NULL
-        AND (state = 'sending' OR state = 'unknown' OR state = 'held' OR state = 'accepted'))),
-    CONSTRAINT an_sms_id_has_a_source CHECK ((sms_id IS NULL) = (id_source IS NULL)),
-    CONSTRAINT a_final_status_has_an_sms_id CHECK (state NOT IN ('sent', 'failed') OR sms_id IS NOT NULL OR gateway_status = 'operator'),
-    CONSTRAINT a_final_row_has_its_time CHECK
-        ((state = 'sent' OR state = 'failed' OR state = 'invalid' OR state = 'duplicate' OR state = 'suppressed' OR state = 'rejected'
-          OR state = 'expired' OR state = 'cancelled') = (final_at IS NOT NULL))
+    CONSTRAINT a_live_row_has_an_attempt CHECK
+        (state = 'queued' OR attempt_id IS NOT NULL OR (state <> 'sending' AND state <> 'unknown')),
+    CONSTRAINT a_live_row_is_marked CHECK (CASE WHEN state = 'queued' THEN live IS NULL ELSE
+        (live IS NOT NULL) = (sms_id IS NULL AND (state = 'sending' OR state = 'unknown' OR state = 'held' OR state = 'accepted')) END),
+    CONSTRAINT an_sms_id_has_a_source CHECK
+        ((sms_id IS NULL AND id_source IS NULL) OR (sms_id IS NOT NULL AND id_source IS NOT NULL)),
+    CONSTRAINT a_final_status_has_an_sms_id CHECK
+        (state = 'queued' OR sms_id IS NOT NULL OR (state <> 'sent' AND state <> 'failed') OR gateway_status = 'operator'),
+    CONSTRAINT a_final_row_has_its_time CHECK (CASE WHEN state = 'queued' THEN final_at IS NULL ELSE
+        (state = 'sent' OR state = 'failed' OR state = 'invalid' OR state = 'duplicate' OR state = 'suppressed' OR state = 'rejected'
+         OR state = 'expired' OR state = 'cancelled') = (final_at IS NOT NULL) END)
 );
 CREATE UNIQUE INDEX an_sms_id_is_claimed_once ON messages (sms_id) WHERE sms_id IS NOT NULL;
 -- Two open attempts to one number from one sender can't be told apart in the gateway's list.
@@ -123,8 +126,6 @@ CREATE UNIQUE INDEX one_open_attempt_per_recipient ON messages (sender, destinat
 CREATE INDEX decided_unfound ON messages (sender, destination)
     WHERE sms_id IS NULL AND attempt_id IS NOT NULL AND (state = 'sent' OR state = 'cancelled');
 CREATE INDEX held_rows ON messages (campaign_id, id) WHERE state = 'held';
--- Who got which text when: what a plan asks about the people of a file.
-CREATE INDEX texts_of_a_number ON messages (destination, attempted_at) WHERE attempted_at IS NOT NULL;
 CREATE UNIQUE INDEX a_row_is_retried_once ON messages (retry_of) WHERE retry_of IS NOT NULL;
 CREATE INDEX details_due ON messages (check_at) WHERE check_at IS NOT NULL;
 
@@ -168,6 +169,7 @@ CREATE TABLE attempts (
 CREATE INDEX attempts_open ON attempts (sender, id) WHERE state IN ('formed', 'sending', 'accepted', 'unknown');
 CREATE INDEX attempts_of_campaign ON attempts (campaign_id, chunk_id);
 CREATE INDEX attempts_by_time ON attempts (sender, sending_at);
+CREATE INDEX attempts_formed ON attempts (formed_at);  -- which texts a plan looks at
 
 -- Gateway list windows that were read and still hold pending rows. Seconds of the gateway's clock, both ends included.
 CREATE TABLE windows (

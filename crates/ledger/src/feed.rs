@@ -2,7 +2,7 @@
 
 use crate::{
     Ledger, Result,
-    db::{read_conn, sql, write_tx},
+    db::{quick_tx, read_conn, sql},
     error::During,
     time::ms,
 };
@@ -158,7 +158,7 @@ impl Ledger {
             return Ok(Vec::new());
         }
         let ids = json_ids(chunks.iter().map(|chunk| chunk.0));
-        let fed: Vec<i64> = write_tx!(self, operation, |tx, dialect| {
+        let fed: Vec<i64> = quick_tx!(self, operation, |tx, dialect| {
             // A chunk that somebody has locked is being claimed or fed: waiting for it would make everyone wait for the
             // chunks that this statement has locked by then.
             let skip_locked = if dialect.for_update().is_empty() { "" } else { "FOR UPDATE SKIP LOCKED" };
