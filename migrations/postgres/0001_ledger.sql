@@ -126,8 +126,6 @@ CREATE UNIQUE INDEX one_open_attempt_per_recipient ON messages (sender, destinat
 CREATE INDEX decided_unfound ON messages (sender, destination)
     WHERE sms_id IS NULL AND attempt_id IS NOT NULL AND (state = 'sent' OR state = 'cancelled');
 CREATE INDEX held_rows ON messages (campaign_id, id) WHERE state = 'held';
--- Who got which text when: what a plan asks about the people of a file.
-CREATE INDEX texts_of_a_number ON messages (destination, attempted_at) WHERE attempted_at IS NOT NULL;
 CREATE UNIQUE INDEX a_row_is_retried_once ON messages (retry_of) WHERE retry_of IS NOT NULL;
 CREATE INDEX details_due ON messages (check_at) WHERE check_at IS NOT NULL;
 
@@ -171,6 +169,7 @@ CREATE TABLE attempts (
 CREATE INDEX attempts_open ON attempts (sender, id) WHERE state IN ('formed', 'sending', 'accepted', 'unknown');
 CREATE INDEX attempts_of_campaign ON attempts (campaign_id, chunk_id);
 CREATE INDEX attempts_by_time ON attempts (sender, sending_at);
+CREATE INDEX attempts_formed ON attempts (formed_at);  -- which texts a plan looks at
 
 -- Gateway list windows that were read and still hold pending rows. Seconds of the gateway's clock, both ends included.
 CREATE TABLE windows (

@@ -27,8 +27,9 @@ use std::{
 };
 use tokio::{sync::mpsc, task::spawn_blocking};
 
-/// People whose earlier texts are looked up in one query.
-const PEOPLE_A_LOOKUP: usize = 1_000;
+/// People whose earlier texts are looked up in one query, which reads all texts of the window: what of them is kept meanwhile
+/// takes some 50 MB.
+const PEOPLE_A_LOOKUP: usize = 200_000;
 /// Senders that are counted one by one.
 const SENDERS_MAX: usize = 1_000;
 
@@ -41,14 +42,14 @@ pub struct Terms {
     pub currency: String,
     /// Most destinations of one bulk call.
     pub batch_len_max: usize,
-    /// How far back earlier texts to the same people count.
-    pub overlap_window: SignedDuration,
+    /// How far back earlier texts to the same people count; `None`: not looked for.
+    pub overlap_window: Option<SignedDuration>,
 }
 
 /// No price, batches of 100, a week.
 impl Default for Terms {
     fn default() -> Self {
-        let overlap_window = SignedDuration::from_hours(7 * 24);
+        let overlap_window = Some(SignedDuration::from_hours(7 * 24));
         Self { prices: Prices::default(), currency: "GBP".to_owned(), batch_len_max: 100, overlap_window }
     }
 }
@@ -200,6 +201,8 @@ pub async fn checked(
             return Ok(preview);
         }
     }
+    // No condition asks for earlier texts.
+    let terms = &Terms { overlap_window: None, ..terms.clone() };
     let (preview, survey, refusal) = match survey(Some(ledger), path, flags, checks, terms).await {
         Ok((preview, survey)) => (preview, survey, None),
         Err(SurveyError::Refused(refusal @ Refusal::UnapprovedSender { .. })) => {
@@ -309,13 +312,24 @@ struct Tally<'a> {
     calls: Calls,
     senders: BTreeMap<SenderId, u64>,
     beyond_senders: u64,
-    overlap: Overlap,
+    /// Who got texts lately, if that is asked for.
+    overlap: Option<Overlap>,
     campaigns: BTreeMap<CampaignId, u64>,
+    /// Those who are not looked up yet.
+    to_meet: Vec<Planned>,
 }
 
 impl<'a> Tally<'a> {
     fn new(ledger: Option<&'a Ledger>, terms: &'a Terms, now: Timestamp) -> Self {
-        let since = now.checked_sub(terms.overlap_window).unwrap_or(Timestamp::MIN);
+        let overlap = terms.overlap_window.map(|window| Overlap {
+            since: now.checked_sub(window).unwrap_or(Timestamp::MIN),
+            recipients: 0,
+            same_sender: 0,
+            same_text: 0,
+            latest: None,
+            same_text_latest: None,
+            campaigns: BTreeMap::new(),
+        });
         Self {
             ledger,
             terms,
@@ -328,16 +342,9 @@ impl<'a> Tally<'a> {
             calls: Calls::default(),
             senders: BTreeMap::new(),
             beyond_senders: 0,
-            overlap: Overlap {
-                since,
-                recipients: 0,
-                same_sender: 0,
-                same_text: 0,
-                latest: None,
-                same_text_latest: None,
-                campaigns: BTreeMap::new(),
-            },
+            overlap,
             campaigns: BTreeMap::new(),
+            to_meet: Vec::new(),
         }
     }
 
@@ -356,13 +363,15 @@ impl<'a> Tally<'a> {
                     !out
                 });
             }
-            let rows: Vec<&Planned> = chunks.iter().flatten().collect();
-            for rows in rows.chunks(PEOPLE_A_LOOKUP) {
-                self.meet(ledger, rows).await?;
-            }
         }
         for chunk in &chunks {
             self.count(chunk);
+        }
+        if self.overlap.is_some() {
+            self.to_meet.extend(chunks.into_iter().flatten());
+            if self.to_meet.len() >= PEOPLE_A_LOOKUP {
+                self.meet().await?;
+            }
         }
         Ok(())
     }
@@ -397,38 +406,41 @@ impl<'a> Tally<'a> {
         }
     }
 
-    /// Looks up who of these got texts lately.
-    async fn meet(&mut self, ledger: &Ledger, rows: &[&Planned]) -> ledger::Result<()> {
+    /// Looks up who got texts lately of those who wait for it.
+    async fn meet(&mut self) -> ledger::Result<()> {
+        let rows = std::mem::take(&mut self.to_meet);
+        let (Some(ledger), Some(overlap)) = (self.ledger, &mut self.overlap) else { return Ok(()) };
         let asked: Vec<Recipient<'_>> = rows
             .iter()
             .map(|row| Recipient { destination: row.destination, sender: &row.sender, text: &row.text.body })
             .collect();
         let mut met: HashMap<usize, (bool, bool)> = HashMap::new();
-        for texted in ledger.texted_since(&asked, self.overlap.since).await? {
+        for texted in ledger.texted_since(&asked, overlap.since).await? {
             let (same_text, same_sender) = met.entry(texted.nth).or_default();
             *same_text |= texted.same_text_at.is_some();
             *same_sender |= texted.same_sender;
             *self.campaigns.entry(texted.campaign).or_default() += 1;
-            self.overlap.latest = self.overlap.latest.max(Some(texted.at));
-            self.overlap.same_text_latest = self.overlap.same_text_latest.max(texted.same_text_at);
+            overlap.latest = overlap.latest.max(Some(texted.at));
+            overlap.same_text_latest = overlap.same_text_latest.max(texted.same_text_at);
         }
-        self.overlap.recipients += met.len() as u64;
-        self.overlap.same_text += met.values().filter(|(same_text, _)| *same_text).count() as u64;
-        self.overlap.same_sender += met.values().filter(|(_, same_sender)| *same_sender).count() as u64;
+        overlap.recipients += met.len() as u64;
+        overlap.same_text += met.values().filter(|(same_text, _)| *same_text).count() as u64;
+        overlap.same_sender += met.values().filter(|(_, same_sender)| *same_sender).count() as u64;
         Ok(())
     }
 
     async fn finish(mut self, preview: &Preview, checks: &Checks) -> ledger::Result<Survey> {
         self.calls.list =
             self.senders.values().map(|recipients| list_pages(*recipients)).sum::<u64>() + self.beyond_senders;
-        let overlap = match self.ledger {
-            None => None,
-            Some(ledger) => {
+        self.meet().await?;
+        let overlap = match (self.ledger, self.overlap.take()) {
+            (None, _) | (_, None) => None,
+            (Some(ledger), Some(overlap)) => {
                 let ids: Vec<CampaignId> = self.campaigns.keys().copied().collect();
                 let names = ledger.names_of(&ids).await?;
                 let named = |(id, rows): (CampaignId, u64)| Some((names.get(&id)?.clone(), rows));
                 let campaigns = std::mem::take(&mut self.campaigns).into_iter().filter_map(named).collect();
-                Some(Overlap { campaigns, ..self.overlap.clone() })
+                Some(Overlap { campaigns, ..overlap })
             }
         };
         let by_prefix: Vec<CostOf> = std::mem::take(&mut self.by_prefix)

@@ -2,7 +2,7 @@
 
 use crate::{
     Event, Ledger, Result,
-    db::{read_conn, sql, write_tx},
+    db::{quick_tx, read_conn, sql, write_tx},
     error::During,
     events::append_event,
     feed::json_ids,
@@ -91,7 +91,7 @@ impl Ledger {
             sqlx::query_as(
                 "SELECT id, sender, chunk_id, state, sending_at, ended_at, recipients, look_at, looks, looked_at, absent
                  FROM attempts WHERE state IN ('sending', 'accepted', 'unknown') AND sending_at IS NOT NULL
-                 ORDER BY sender, id LIMIT $1",
+                 ORDER BY sender, id LIMIT $1 + 0",
             )
             .bind(i64::from(at_most))
             .fetch_all(&mut *conn)
@@ -158,7 +158,7 @@ impl Ledger {
     /// is told.
     pub async fn settle_found(&self, attempts: &[AttemptId], now: Timestamp) -> Result<Vec<AttemptId>> {
         let operation = "settle attempts";
-        let settled: Vec<(i64, i64, String)> = write_tx!(self, operation, |tx, dialect| {
+        let settled: Vec<(i64, i64, String)> = quick_tx!(self, operation, |tx, dialect| {
             #[cfg(feature = "simulated")]
             let or = crate::simulated::or_settled();
             #[cfg(not(feature = "simulated"))]
@@ -219,7 +219,7 @@ impl Ledger {
     ) -> Result<()> {
         let operation = "remember a reading of the list";
         let absent = counted.map(|(_, rows)| json_ids(rows.iter().map(|row| row.0)));
-        write_tx!(self, operation, |tx, dialect| {
+        quick_tx!(self, operation, |tx, dialect| {
             sqlx::query(
                 "UPDATE attempts SET look_at = $3, looks = looks + 1, looked_at = coalesce($4, looked_at),
                     absent = coalesce($5, absent)

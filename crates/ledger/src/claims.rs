@@ -5,7 +5,7 @@
 
 use crate::{
     ErrorKind, Ledger, OwnerGuard, Result,
-    db::{Dialect, sql, write_tx},
+    db::{Dialect, quick_tx, sql, write_tx},
     error::During,
     feed::json_ids,
     opt_outs::{Gate, pass_gate},
@@ -242,7 +242,7 @@ impl Ledger {
         let operation = "claim a chunk";
         let (first, last) = chunk.row_range();
         // A stale job commits too: a dropped transaction would keep its lock until the connection is used again.
-        let claim = write_tx!(self, operation, |tx, dialect| 'claim: {
+        let claim = quick_tx!(self, operation, |tx, dialect| 'claim: {
             pass_gate!(tx, Gate::Claim, dialect, operation);
             let found: Option<Found> = sqlx::query_as(sql(format!(
                 "SELECT k.campaign_id AS campaign, k.state AS chunk_state, c.state AS campaign_state, k.batch_len_max,
@@ -545,7 +545,7 @@ impl Ledger {
     /// Ends the work on a chunk: it is done, or waits until its next row is due.
     pub async fn finish_chunk(&self, chunk: ChunkId, owner: &OwnerGuard, now: Timestamp) -> Result<()> {
         let operation = "finish a chunk";
-        write_tx!(self, operation, |tx, dialect| {
+        quick_tx!(self, operation, |tx, dialect| {
             rest_chunk!(tx, chunk, owner.id().0, now, operation);
         });
         Ok(())

@@ -115,9 +115,9 @@ pub(crate) fn sql(text: String) -> sqlx::AssertSqlSafe<String> {
 /// says which SQL it speaks; `?` rolls back. The body is compiled once for each database.
 macro_rules! write_tx {
     ($ledger:expr, $operation:expr, |$tx:ident, $dialect:ident| $body:expr) => {
-        $crate::db::write_tx!($ledger, $operation, write, |$tx, $dialect| $body)
+        $crate::db::write_tx!($ledger, $operation, write, $crate::db::BEGIN_LASTING, |$tx, $dialect| $body)
     };
-    ($ledger:expr, $operation:expr, $pool:ident, |$tx:ident, $dialect:ident| $body:expr) => {
+    ($ledger:expr, $operation:expr, $pool:ident, $begin:expr, |$tx:ident, $dialect:ident| $body:expr) => {
         match &$ledger.db {
             $crate::db::Db::Sqlite(db) => {
                 #[allow(unused_variables, clippy::allow_attributes, reason = "not every body asks for the dialect")]
@@ -127,7 +127,7 @@ macro_rules! write_tx {
                 #[cfg(feature = "simulated")]
                 let mut $tx = $crate::error::During::during(turn.begin().await, $operation)?;
                 #[cfg(not(feature = "simulated"))]
-                let mut $tx = $crate::error::During::during(db.$pool.begin_with("BEGIN IMMEDIATE").await, $operation)?;
+                let mut $tx = $crate::error::During::during(db.$pool.begin_with($begin).await, $operation)?;
                 let out = $body;
                 #[cfg(feature = "simulated")]
                 let changes = db.only.commits(&mut $tx, $operation).await?;
@@ -155,6 +155,17 @@ macro_rules! write_tx {
     };
 }
 
+/// Like [`write_tx`], for what may be lost with the machine, together with all that came after it: SQLite does not wait for the
+/// disk. The next commit that waits, as each does that lets a call go out, waits for this one, too. A process that dies loses
+/// nothing by it.
+///
+/// Not for Postgres: there the server can crash alone, and its clients go on with what it has forgotten.
+macro_rules! quick_tx {
+    ($ledger:expr, $operation:expr, |$tx:ident, $dialect:ident| $body:expr) => {
+        $crate::db::write_tx!($ledger, $operation, write, $crate::db::BEGIN_QUICK, |$tx, $dialect| $body)
+    };
+}
+
 /// Like [`write_tx`], for rows of a file that is still being loaded: no commit waits for the disk.
 ///
 /// If the machine stops, the last of them may be gone, in order from the end: nothing of the file can be sent yet, and the next
@@ -170,7 +181,7 @@ macro_rules! load_tx {
             }
             $crate::db::Db::Sqlite(_) | $crate::db::Db::Postgres(_) => None,
         };
-        $crate::db::write_tx!($ledger, $operation, load, |$tx, $dialect| {
+        $crate::db::write_tx!($ledger, $operation, load, "BEGIN IMMEDIATE", |$tx, $dialect| {
             if $dialect == $crate::db::Dialect::Postgres {
                 let statement = "SET LOCAL synchronous_commit TO off";
                 $crate::error::During::during(sqlx::query(statement).execute(&mut *$tx).await, $operation)?;
@@ -203,7 +214,15 @@ macro_rules! read_conn {
     };
 }
 
-pub(crate) use {load_tx, read_conn, write_tx};
+pub(crate) use {load_tx, quick_tx, read_conn, write_tx};
+
+/// Begins a transaction of SQLite's whose commit waits for the disk.
+#[cfg_attr(feature = "simulated", allow(dead_code, clippy::allow_attributes, reason = "the simulation has no disk"))]
+pub(crate) const BEGIN_LASTING: &str = "PRAGMA synchronous = FULL; BEGIN IMMEDIATE";
+
+/// Begins one whose commit does not: see [`quick_tx`].
+#[cfg_attr(feature = "simulated", allow(dead_code, clippy::allow_attributes, reason = "the simulation has no disk"))]
+pub(crate) const BEGIN_QUICK: &str = "PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE";
 
 /// Each lost race is a migration that another process has finished.
 const MIGRATION_TRIES: u32 = 5;

@@ -3,7 +3,7 @@
 use crate::{
     Event, Ledger, Result,
     claims::{LIVE, text_bodies},
-    db::{Dialect, sql, write_tx},
+    db::{Dialect, quick_tx, sql},
     error::During,
     events::append_event,
     feed::{json_ids, ms_of},
@@ -243,7 +243,7 @@ impl Ledger {
         let mut applied = Applied::default();
         for listed in listed.chunks(2_000) {
             let mut became: Vec<(Delivery, u64, Vec<i64>)> = Vec::new();
-            let some = write_tx!(self, operation, |tx, dialect| {
+            let some = quick_tx!(self, operation, |tx, dialect| {
                 let Json(known): Json<Vec<KnownRow>> = sqlx::query_scalar(sql(known_rows(dialect)))
                     .bind(json_ids(listed.iter().map(|text| text.text.sms_id.0)))
                     .fetch_one(&mut *tx)

@@ -2,7 +2,7 @@
 
 use crate::{
     Event, Ledger, Result, SendingBatch,
-    db::{sql, write_tx},
+    db::{quick_tx, sql},
     error::During,
     events::append_event,
     feed::json_ids,
@@ -54,7 +54,7 @@ impl Ledger {
         let batch = &batch.0;
         let (first, last) = batch.span();
         let words = words_of(outcome);
-        let recorded = write_tx!(self, operation, |tx, dialect| {
+        let recorded = quick_tx!(self, operation, |tx, dialect| {
             let (state, look_at) = match outcome {
                 Outcome::Accepted { sms_id: Some(_) } => ("settled", None),
                 Outcome::Accepted { sms_id: None } => ("accepted", Some(ms(now + first_look))),

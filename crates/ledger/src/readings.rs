@@ -1,6 +1,6 @@
 //! What was read of the gateway's list: kept for the stories of rows, and decided by nowhere.
 
-use crate::{Ledger, Result, db::write_tx, error::During, feed::ms_of, time::ms};
+use crate::{Ledger, Result, db::quick_tx, error::During, feed::ms_of, time::ms};
 use campaign::{RowId, SenderId, sweep::Window};
 use jiff::{SignedDuration, Timestamp};
 
@@ -25,7 +25,7 @@ impl Ledger {
     /// Keeps what was read. `now` is the time with which the reading was applied, so that a row knows its own.
     pub async fn note_reading(&self, reading: &NotedReading<'_>, now: Timestamp) -> Result<()> {
         let operation = "note a reading of the gateway's list";
-        write_tx!(self, operation, |tx, dialect| {
+        quick_tx!(self, operation, |tx, dialect| {
             sqlx::query(
                 "INSERT INTO readings (sender, row_id, since, until, skew_ms, read_at, listed, found)
                  VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",

@@ -2,7 +2,7 @@
 
 use crate::{
     Delivery, Ledger, Result,
-    db::{read_conn, sql, write_tx},
+    db::{quick_tx, read_conn, sql, write_tx},
     error::During,
     feed::{json_ids, ms_of},
     time::{instant, ms},
@@ -68,7 +68,7 @@ impl Ledger {
     /// Records that the list of a sender was read up to a second of the gateway's clock.
     pub async fn advance_cursor(&self, sender: &SenderId, swept_to: i64, first_look: SignedDuration) -> Result<()> {
         let operation = "record how far a sender's list was read";
-        write_tx!(self, operation, |tx, dialect| {
+        quick_tx!(self, operation, |tx, dialect| {
             sqlx::query(
                 "INSERT INTO cursors (sender, swept_to, first_look_ms) VALUES ($1, $2, $3)
                  ON CONFLICT (sender) DO UPDATE SET first_look_ms = excluded.first_look_ms, swept_to =
@@ -87,7 +87,7 @@ impl Ledger {
     /// Follows a window that holds pending rows by reading it again.
     pub async fn keep_window(&self, sender: &SenderId, window: &PendingWindow, look_at: Timestamp) -> Result<()> {
         let operation = "keep a window of the list";
-        write_tx!(self, operation, |tx, dialect| {
+        quick_tx!(self, operation, |tx, dialect| {
             sqlx::query("DELETE FROM windows WHERE id = $1")
                 .bind(window.id)
                 .execute(&mut *tx)
@@ -112,7 +112,7 @@ impl Ledger {
     /// Forgets a window: nothing in it is pending, or its pending rows are asked for one by one.
     pub async fn drop_window(&self, id: i64) -> Result<()> {
         let operation = "forget a window of the list";
-        write_tx!(self, operation, |tx, dialect| {
+        quick_tx!(self, operation, |tx, dialect| {
             sqlx::query("DELETE FROM windows WHERE id = $1").bind(id).execute(&mut *tx).await.during(operation)?;
         });
         Ok(())
@@ -167,7 +167,7 @@ impl Ledger {
         let rows: Vec<(i64, i64, i64, i64)> = read_conn!(self, operation, |conn, dialect| {
             sqlx::query_as(
                 "SELECT id, sms_id, checks, coalesce(accepted_at, updated_at) FROM messages
-                 WHERE check_at IS NOT NULL AND check_at <= $1 AND sms_id IS NOT NULL ORDER BY check_at LIMIT $2",
+                 WHERE check_at IS NOT NULL AND check_at <= $1 AND sms_id IS NOT NULL ORDER BY check_at LIMIT $2 + 0",
             )
             .bind(ms(now))
             .bind(i64::from(at_most))
@@ -202,7 +202,7 @@ impl Ledger {
             (Some(Delivery::Pending) | None, None) => ("held", Some("the gateway never gave a final status")),
         };
         let is_final = matches!(state, "sent" | "failed");
-        write_tx!(self, operation, |tx, dialect| {
+        quick_tx!(self, operation, |tx, dialect| {
             sqlx::query(
                 "UPDATE messages SET state = $3, reason = $4, gateway_status = coalesce($5, gateway_status),
                     checked_at = $6, updated_at = $6, checks = checks + 1, check_at = $7, final_at = $8

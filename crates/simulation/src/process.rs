@@ -192,7 +192,7 @@ impl Rest {
     fn next(&mut self) -> Duration {
         with(|sim| {
             let changes = sim.changes.get();
-            self.ms = if changes == self.seen { (self.ms * 2).min(self.longest_ms) } else { self.shortest_ms };
+            self.ms = if changes == self.seen { (self.ms * 3).min(self.longest_ms) } else { self.shortest_ms };
             self.seen = changes;
             let ms = sim.rng.borrow_mut().of(self.ms / 4, self.ms * 2);
             Duration::from_millis(u64::from(ms))
@@ -215,7 +215,7 @@ async fn reconciler(number: usize) {
         ..reconciler::Settings::default()
     };
     let reconciler = reconciler::Reconciler::new(parts.ledger, gateway(number), settings);
-    let (mut rest, stop) = (Rest { seen: 0, ms: 3_000, shortest_ms: 3_000, longest_ms: 40_000 }, stop_of(number));
+    let (mut rest, stop) = (Rest { seen: 0, ms: 3_000, shortest_ms: 3_000, longest_ms: 100_000 }, stop_of(number));
     while !stop.is_cancelled() {
         // A ledger or a gateway that is away is waited for, as ever.
         let _ = reconciler.simulated_round(&owner).await;
@@ -227,7 +227,7 @@ async fn reconciler(number: usize) {
 async fn feeder(number: usize) {
     let (parts, stop) = (parts(), stop_of(number));
     let feeder = Feeder { wake: Arc::clone(&parts.wake), ..Feeder::new(parts.ledger, parts.queue) };
-    let mut rest = Rest { seen: 0, ms: 3_000, shortest_ms: 3_000, longest_ms: 60_000 };
+    let mut rest = Rest { seen: 0, ms: 3_000, shortest_ms: 3_000, longest_ms: 150_000 };
     while !stop.is_cancelled() {
         let _ = feeder.sweep().await;
         let _ = feeder.feed_once().await;

@@ -133,7 +133,7 @@ pub(crate) fn terms(setup: &Setup) -> Terms {
         prices: plan.prices.clone(),
         currency: plan.currency.clone(),
         batch_len_max: setup.settings.worker.batch_len_max,
-        overlap_window: SignedDuration::try_from(plan.overlap_window).unwrap_or(SignedDuration::MAX),
+        overlap_window: Some(SignedDuration::try_from(plan.overlap_window).unwrap_or(SignedDuration::MAX)),
     }
 }
 

@@ -32,8 +32,8 @@ impl Ledger {
     pub async fn opt_outs_if_few(&self, max: u32) -> Result<Option<OptOuts>> {
         let operation = "read the opt-outs";
         let found: Vec<(i64, String)> = read_conn!(self, operation, |conn, dialect| {
-            sqlx::query_as("SELECT destination, sender FROM suppressions LIMIT $1")
-                .bind(i64::from(max) + 1)
+            sqlx::query_as("SELECT destination, sender FROM suppressions LIMIT $1 + 1")
+                .bind(i64::from(max))
                 .fetch_all(&mut *conn)
                 .await
                 .during(operation)?
