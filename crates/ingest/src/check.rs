@@ -2,6 +2,7 @@
 
 use crate::{
     Options,
+    ahead::read_ahead,
     columns::Columns,
     dialect::delimiter_name,
     options::Defaults,
@@ -70,14 +71,14 @@ pub(crate) fn check_each(
     let beside = Options::beside(path)?.unwrap_or_default();
     let options = flags.clone().or(beside).or(checks.fallback.clone());
     let approved = checks.approved.clone().filter(|_| !checks.shows_unapproved);
-    let mut opened = Opened::new(path, &file_name, &options, approved, checks.now)?;
+    let Opened { records, mut assessor } = Opened::new(path, &file_name, &options, approved, checks.now)?;
     let mut counter = Counter::new(
         Preview {
             sha256: String::new(),
             bytes: 0,
-            encoding: opened.records.encoding(),
-            delimiter: delimiter_name(opened.records.delimiter()),
-            columns: opened.records.header().iter().map(|name| name.trim().to_owned()).collect(),
+            encoding: records.encoding(),
+            delimiter: delimiter_name(records.delimiter()),
+            columns: records.header().iter().map(|name| name.trim().to_owned()).collect(),
             rows: 0,
             sendable: 0,
             invalid: 0,
@@ -104,16 +105,17 @@ pub(crate) fn check_each(
         checks.samples_max,
         checks.now,
     );
-    while let Some((number, record)) = opened.records.next()? {
-        let row = opened.assessor.assess(number, record)?;
+    let records = read_ahead(records, |number, record| {
+        let row = assessor.assess(number, record)?;
         counter.count(&row);
         each(row);
-    }
+        Ok(())
+    })?;
     if counter.preview.rows == 0 {
         return Err(Refusal::HeaderOnly { file: counter.preview.file_name });
     }
-    (counter.preview.sha256, counter.preview.bytes) = opened.records.digest();
-    Ok(counter.finish(opened.assessor.campaigns(), opened.assessor.distinct_texts(), checks.approved.is_some()))
+    (counter.preview.sha256, counter.preview.bytes) = records.digest();
+    Ok(counter.finish(assessor.campaigns(), assessor.distinct_texts(), checks.approved.is_some()))
 }
 
 /// A file, ready to have its rows judged.

@@ -15,6 +15,7 @@
 //!
 //! Deliberately not here: the gateway (nothing in this crate can reach it) and the order in which rows are sent.
 
+mod ahead;
 mod check;
 mod chunker;
 mod columns;

@@ -17,7 +17,7 @@ use crate::{
 };
 use campaign::{CampaignId, ChunkId, ImportId, OwnerId, RowState, SenderId, TextId, id::CHUNK_ROWS_MAX};
 use jiff::Timestamp;
-use ledger::{ErrorKind, ImportStart, Ledger, NewCampaign, NewChunk, NewImport, NewRow, NewText, Totals};
+use ledger::{ErrorKind, ImportStart, Ledger, NewCampaign, NewChunk, NewImport, NewRow, NewText, OptOuts, Totals};
 use roaring::RoaringBitmap;
 use serde::Serialize;
 use std::{
@@ -32,6 +32,8 @@ use tokio_util::sync::CancellationToken;
 pub(crate) const BUFFERED_ROWS_MAX: usize = 8_000;
 /// Rows of one transaction, about. Up to four such blocks are in memory.
 pub(crate) const ROWS_PER_APPEND: usize = 2_000;
+/// Opt-outs that are known by heart while a file is loaded, in less than a megabyte.
+const OPT_OUTS_KNOWN_MAX: u32 = 5_000;
 /// Times a call is made again at once because another transaction won.
 const CONFLICTS_MAX: u32 = 20;
 
@@ -255,13 +257,14 @@ pub(crate) async fn fill(
     };
     let reading = spawn_blocking(move || reader.read(rejects, &blocks));
 
+    let opt_outs = past_conflicts(|| ledger.opt_outs_if_few(OPT_OUTS_KNOWN_MAX)).await?;
     let mut suppressed = RoaringBitmap::new();
     let mut rows = 0;
     while let Some(mut chunks) = to_write.recv().await {
         if cancel.is_cancelled() {
             return Err(LoadError::Cancelled);
         }
-        mark_suppressed(ledger, &mut chunks, &mut suppressed).await?;
+        mark_suppressed(ledger, opt_outs.as_ref(), &mut chunks, &mut suppressed).await?;
         past_conflicts(|| ledger.append_chunks(import, &chunks, clock())).await?;
         rows += chunks.iter().map(|chunk| chunk.rows.len() as u64).sum::<u64>();
         progress(rows);
@@ -305,24 +308,33 @@ pub(crate) async fn fill(
     Ok(Loaded { import, campaigns, sendable, invalid, duplicate, suppressed, rejects_file, rejects_problem })
 }
 
-/// Looks up who has opted out. The claim looks again before anything is sent.
+/// Marks who has opted out, by what was known when loading began or else by looking them up. The claim looks again before
+/// anything is sent.
 async fn mark_suppressed(
     ledger: &Ledger,
+    known: Option<&OptOuts>,
     chunks: &mut [NewChunk],
     suppressed: &mut RoaringBitmap,
 ) -> Result<(), LoadError> {
-    let waits = |row: &&mut NewRow| matches!(row.state, RowState::Queued | RowState::Scheduled);
-    let waiting: Vec<&mut NewRow> = chunks.iter_mut().flat_map(|chunk| &mut chunk.rows).filter(waits).collect();
+    let mut mark = |row: &mut NewRow| {
+        row.state = RowState::Suppressed;
+        row.reason = Some(OPTED_OUT.to_owned());
+        suppressed.insert(row.row_number);
+    };
+    let rows = chunks.iter_mut().flat_map(|chunk| &mut chunk.rows);
+    let waiting = rows.filter(|row| matches!(row.state, RowState::Queued | RowState::Scheduled));
+    if let Some(known) = known {
+        let out = |row: &NewRow| known.include(row.sender.as_ref()?, row.destination?).then_some(());
+        waiting.filter(|row| out(row).is_some()).for_each(&mut mark);
+        return Ok(());
+    }
+    let waiting: Vec<&mut NewRow> = waiting.collect();
     let recipients: Vec<_> = waiting.iter().filter_map(|row| Some((row.sender.clone()?, row.destination?))).collect();
     if recipients.is_empty() {
         return Ok(());
     }
     let opted_out = past_conflicts(|| ledger.suppressed_among(&recipients)).await?;
-    for (row, _) in waiting.into_iter().zip(opted_out).filter(|(_, out)| *out) {
-        row.state = RowState::Suppressed;
-        row.reason = Some(OPTED_OUT.to_owned());
-        suppressed.insert(row.row_number);
-    }
+    waiting.into_iter().zip(opted_out).filter(|(_, out)| *out).for_each(|(row, _)| mark(row));
     Ok(())
 }
 

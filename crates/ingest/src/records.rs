@@ -17,10 +17,12 @@ use std::{
 const SAMPLE: u64 = 64 * 1024;
 const SHOWN_MAX: usize = 120;
 
+type Guarded = Guard<Decoded<Hashed<File>>>;
+
 /// The records of a file, from its header on.
 pub(crate) struct Records {
     path: PathBuf,
-    csv: csv::Reader<Guard<Decoded<Hashed<File>>>>,
+    csv: csv::Reader<Guarded>,
     charset: Charset,
     delimiter: u8,
     header: StringRecord,
@@ -83,14 +85,15 @@ impl Records {
 
     /// The next record and its row number.
     pub(crate) fn next(&mut self) -> Result<Option<(u32, &StringRecord)>, Refusal> {
-        match self.csv.read_record(&mut self.record) {
-            Ok(true) => {
-                let row = self.csv.get_mut().take_row().expect("the guard sees each record before the parser does");
-                Ok(Some((row, &self.record)))
-            }
-            Ok(false) => Ok(None),
+        match read(&mut self.csv, &mut self.record) {
+            Ok(row) => Ok(row.map(|row| (row, &self.record))),
             Err(error) => Err(self.refusal(error)),
         }
+    }
+
+    /// Reads the next record into `record` and answers its row number.
+    pub(crate) fn next_into(&mut self, record: &mut StringRecord) -> Result<Option<u32>, Refusal> {
+        read(&mut self.csv, record).map_err(|error| self.refusal(error))
     }
 
     /// SHA-256 in hex and length in bytes of what was read; of the whole file once [`Self::next`] gave `None`.
@@ -122,6 +125,13 @@ impl Records {
             None => Refusal::Unreadable { file: file_name(&self.path), source: error },
         }
     }
+}
+
+fn read(csv: &mut csv::Reader<Guarded>, record: &mut StringRecord) -> Result<Option<u32>, csv::Error> {
+    if !csv.read_record(record)? {
+        return Ok(None);
+    }
+    Ok(Some(csv.get_mut().take_row().expect("the guard sees each record before the parser does")))
 }
 
 /// The number and the bytes of the line that holds the byte at `offset`.

@@ -113,6 +113,26 @@ async fn every_row_is_in_the_ledger_in_one_state_with_its_reason() {
 }
 
 #[tokio::test]
+async fn more_opt_outs_than_are_known_by_heart_are_looked_up() {
+    let house = House::new().await;
+    let mut sql = house.sql().await;
+    let many = "WITH RECURSIVE n (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n < 5100)
+         INSERT INTO suppressions (destination, sender, reason, added_by, added_at)
+         SELECT 447700100000 + n, CASE n % 3 WHEN 0 THEN '' WHEN 1 THEN 'ACME' ELSE 'OTHER' END, 'STOP', 'ann', 0 FROM n";
+    let file = house.file("march.csv", "phone\n07700100300\n07700100301\n07700100302\n07700900001\n");
+    let again = Launch { again: true, ..house.launch() };
+    for (prepare, suppressed) in
+        [(None, 0), (Some(many), 2), (Some("DELETE FROM suppressions WHERE destination > 447700100400"), 2)]
+    {
+        if let Some(prepare) = prepare {
+            sqlx::query(prepare).execute(&mut sql).await.unwrap();
+        }
+        let Outcome::Loaded(loaded) = house.load(&file, &again).await.unwrap() else { panic!("it was launched again") };
+        assert_eq!((loaded.suppressed, loaded.sendable), (suppressed, 4 - suppressed));
+    }
+}
+
+#[tokio::test]
 async fn a_file_without_rejects_leaves_no_rejects_file() {
     let house = House::new().await;
     let loaded = house.loaded(&house.file("a.csv", "phone\n07700900001\n")).await;

@@ -91,7 +91,7 @@ impl Ledger {
             sqlx::query_as(
                 "SELECT id, sender, chunk_id, state, sending_at, ended_at, recipients, look_at, looks, looked_at, absent
                  FROM attempts WHERE state IN ('sending', 'accepted', 'unknown') AND sending_at IS NOT NULL
-                 ORDER BY sender, id LIMIT $1",
+                 ORDER BY sender, id LIMIT $1 + 0",
             )
             .bind(i64::from(at_most))
             .fetch_all(&mut *conn)

@@ -166,10 +166,11 @@ macro_rules! quick_tx {
     };
 }
 
-/// Like [`write_tx`], for rows of a file that is still being loaded: SQLite does not wait for the disk at each commit.
+/// Like [`write_tx`], for rows of a file that is still being loaded: no commit waits for the disk.
 ///
 /// If the machine stops, the last of them may be gone, in order from the end: nothing of the file can be sent yet, and the next
-/// launch begins anew. The commit that makes them count waits for the disk, and so for all that was written before it.
+/// launch begins anew. The commit that makes them count waits for the disk, and so for all that was written before it; who goes
+/// on with a server that was started again in between finds fewer rows than the file has.
 macro_rules! load_tx {
     ($ledger:expr, $operation:expr, |$tx:ident, $dialect:ident| $body:expr) => {{
         // The writers of this process wait in line here as ever, instead of polling the file's lock. The simulation has one
@@ -180,7 +181,13 @@ macro_rules! load_tx {
             }
             $crate::db::Db::Sqlite(_) | $crate::db::Db::Postgres(_) => None,
         };
-        $crate::db::write_tx!($ledger, $operation, load, "BEGIN IMMEDIATE", |$tx, $dialect| $body)
+        $crate::db::write_tx!($ledger, $operation, load, "BEGIN IMMEDIATE", |$tx, $dialect| {
+            if $dialect == $crate::db::Dialect::Postgres {
+                let statement = "SET LOCAL synchronous_commit TO off";
+                $crate::error::During::during(sqlx::query(statement).execute(&mut *$tx).await, $operation)?;
+            }
+            $body
+        })
     }};
 }
 

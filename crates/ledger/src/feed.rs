@@ -75,9 +75,10 @@ impl Ledger {
             .fetch_all(&mut *conn)
             .await
             .during(operation)?;
-            // Those of paused campaigns too: a claim puts them to rest, else they would count as outstanding for ever.
+            // Those of paused campaigns too: a claim puts them to rest, else they would count as outstanding for ever. A LIMIT that
+            // is a bare parameter has SQLite prepare the statement anew each time.
             let lost: Vec<(i64, i64)> = sqlx::query_as(sql(format!(
-                "SELECT campaign_id, id FROM chunks WHERE state = 'fed' AND state <> 'done' AND {LOST} ORDER BY fed_at LIMIT $3"
+                "SELECT campaign_id, id FROM chunks WHERE state = 'fed' AND state <> 'done' AND {LOST} ORDER BY fed_at LIMIT $3 + 0"
             )))
             .bind(ms(now))
             .bind(ms_of(replay_after))
@@ -103,7 +104,7 @@ impl Ledger {
             for (campaign, priority, rate) in campaigns {
                 let chunks: Vec<(i64, i64)> = sqlx::query_as(
                     "SELECT id, rows FROM chunks WHERE state = 'waiting' AND state <> 'done' AND campaign_id = $1 AND due_at <= $2
-                     ORDER BY due_at, id LIMIT $3",
+                     ORDER BY due_at, id LIMIT $3 + 0",
                 )
                 .bind(campaign)
                 .bind(ms(now))

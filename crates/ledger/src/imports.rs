@@ -2,7 +2,7 @@
 
 use crate::{
     Event, Ledger, Result,
-    db::{load_tx, read_conn, sql, write_tx},
+    db::{Dialect, load_tx, read_conn, sql, write_tx},
     error::{During, Error, Source},
     events::{append_event, counted},
     time::{instant, ms},
@@ -10,8 +10,10 @@ use crate::{
 use campaign::{CampaignId, ChunkId, ImportId, Msisdn, OwnerId, RowState, SenderId, TextId, rate::Rate};
 use jiff::{SignedDuration, Timestamp};
 
+mod people;
 mod rows;
 
+pub use people::OptOuts;
 use rows::InsertRows;
 
 /// How a text is encoded on the air.
@@ -181,6 +183,16 @@ macro_rules! remove_import {
 /// A process that loads a file says so at each transaction; after this silence it has lost its claim on the file.
 pub(crate) const LOADING_SILENCE: SignedDuration = SignedDuration::from_secs(60);
 
+/// A chunk's columns, but for its import.
+fn cells(chunk: &NewChunk) -> (i64, i64, &'static str, i64, usize, Option<i64>) {
+    let unsent = || chunk.rows.iter().filter(|row| matches!(row.state, RowState::Queued | RowState::Scheduled));
+    let state = if unsent().next().is_some() { "waiting" } else { "done" };
+    let all_later = chunk.rows.iter().all(|row| row.scheduled_for.is_some());
+    let first = chunk.rows.iter().filter_map(|row| row.scheduled_for).min().filter(|_| all_later);
+    let expires = unsent().filter_map(|row| row.valid_until).min().map(ms);
+    (chunk.id.0, chunk.campaign.0, state, first.map_or(0, ms), unsent().count(), expires)
+}
+
 #[derive(sqlx::FromRow)]
 struct Earlier {
     id: i64,
@@ -339,30 +351,23 @@ impl Ledger {
             if still_ours == 0 {
                 return Err(Error::new(operation, Source::Content("another process took the file over".to_owned())));
             }
-            let mut fresh: Vec<&NewChunk> = Vec::with_capacity(chunks.len());
-            for chunk in chunks {
-                let unsent =
-                    || chunk.rows.iter().filter(|row| matches!(row.state, RowState::Queued | RowState::Scheduled));
-                let due = chunk.rows.iter().filter_map(|row| row.scheduled_for).min().map_or(0, ms);
-                let inserted = sqlx::query(
-                    "INSERT INTO chunks (id, import_id, campaign_id, state, due_at, rows, expires_at)
-                     VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (id) DO NOTHING",
-                )
-                .bind(chunk.id.0)
-                .bind(import.0)
-                .bind(chunk.campaign.0)
-                .bind(if unsent().next().is_some() { "waiting" } else { "done" })
-                .bind(if chunk.rows.iter().all(|row| row.scheduled_for.is_some()) { due } else { 0 })
-                .bind(i64::try_from(unsent().count()).unwrap_or(0))
-                .bind(unsent().filter_map(|row| row.valid_until).min().map(ms))
-                .execute(&mut *tx)
-                .await
-                .during(operation)?
-                .rows_affected();
-                if inserted == 1 {
-                    fresh.push(chunk);
+            // As one statement: each is a journey to the server.
+            let inserted: Vec<i64> = sqlx::query_scalar(sql(format!(
+                "INSERT INTO chunks (id, import_id, campaign_id, state, due_at, rows, expires_at)
+                 SELECT CAST(value->>0 AS BIGINT), $2, CAST(value->>1 AS BIGINT), value->>2, CAST(value->>3 AS BIGINT),
+                        CAST(value->>4 AS BIGINT), CAST(value->>5 AS BIGINT)
+                 FROM {} WHERE true ON CONFLICT (id) DO NOTHING RETURNING id",
+                match dialect {
+                    Dialect::Sqlite => "json_each($1)",
+                    Dialect::Postgres => "json_array_elements($1::json)",
                 }
-            }
+            )))
+            .bind(serde_json::to_string(&chunks.iter().map(cells).collect::<Vec<_>>()).expect("numbers are JSON"))
+            .bind(import.0)
+            .fetch_all(&mut *tx)
+            .await
+            .during(operation)?;
+            let fresh: Vec<&NewChunk> = chunks.iter().filter(|chunk| inserted.contains(&chunk.id.0)).collect();
             tx.insert_rows(&fresh, ms(now)).await.during(operation)?;
             // Counted here, with the rows and in their commit: counting a million of them at the end takes seconds and memory.
             let count = |wanted: &[RowState]| {
@@ -465,31 +470,6 @@ impl Ledger {
             }
         });
         Ok(())
-    }
-
-    /// Which of these recipients have opted out of texts from their sender, in the order given.
-    pub async fn suppressed_among(&self, recipients: &[(SenderId, Msisdn)]) -> Result<Vec<bool>> {
-        let operation = "look for opt-outs";
-        let numbers: Vec<u64> = recipients.iter().map(|(_, number)| number.as_u64()).collect();
-        let numbers = serde_json::to_string(&numbers).expect("numbers are JSON");
-        let found: Vec<(i64, String)> = read_conn!(self, operation, |conn, dialect| {
-            sqlx::query_as(sql(format!(
-                "SELECT destination, sender FROM suppressions WHERE destination {}",
-                dialect.ids(1)
-            )))
-            .bind(numbers)
-            .fetch_all(&mut *conn)
-            .await
-            .during(operation)?
-        });
-        let found: std::collections::HashSet<(u64, &str)> =
-            found.iter().map(|(number, sender)| (number.cast_unsigned(), sender.as_str())).collect();
-        Ok(recipients
-            .iter()
-            .map(|(sender, number)| {
-                found.contains(&(number.as_u64(), "")) || found.contains(&(number.as_u64(), sender.as_str()))
-            })
-            .collect())
     }
 
     /// The sender ids that the gateway had approved when they were last read, and when that was; `None` if never.

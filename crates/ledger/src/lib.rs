@@ -44,7 +44,7 @@ pub use decisions::{Decided, EarlierDecision, FoundRow, Todo, Verdict};
 pub use error::{Error, ErrorKind, chain};
 pub use events::Event;
 pub use feed::{Backlog, Out, Waiting};
-pub use imports::{Encoding, ImportStart, NewCampaign, NewChunk, NewImport, NewRow, NewText, Totals};
+pub use imports::{Encoding, ImportStart, NewCampaign, NewChunk, NewImport, NewRow, NewText, OptOuts, Totals};
 pub use inbound::{Inbound, InboundText, TakenInbound};
 pub use listing::{Applied, Delivery, ListedText};
 pub use opt_outs::{MadeBy, NewOptOut, OptOut, OptedIn, OptedOut};

@@ -13,7 +13,7 @@ use crate::{
 use campaign::mutant::Mutant;
 use jiff::{SignedDuration, Timestamp};
 use sqlx::{
-    Connection, SqliteConnection,
+    Connection as _, SqliteConnection,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use std::{
@@ -105,30 +105,76 @@ pub fn world<T>(ask: impl FnOnce(&dyn World) -> T) -> Option<T> {
 /// The one connection of a simulated ledger. It is in no pool: a pool asks a connection that comes back whether it lives.
 #[derive(Clone, Debug)]
 pub(crate) struct Only {
-    connection: Arc<Mutex<SqliteConnection>>,
+    connection: Arc<Mutex<Connection>>,
     /// The log has lines that nobody has read.
     logged: Arc<AtomicBool>,
 }
 
+#[derive(Debug)]
+struct Connection {
+    sqlite: SqliteConnection,
+    /// A transaction was left by who failed or ended in it: whoever comes next takes it back.
+    left: bool,
+}
+
+impl Connection {
+    async fn take_back(&mut self) {
+        if self.left {
+            // Where it did not even begin there is nothing to take back.
+            let _ = sqlx::query("ROLLBACK").execute(&mut self.sqlite).await;
+            self.left = false;
+        }
+    }
+}
+
 /// The right to use the database.
-pub(crate) struct Turn<'a>(MutexGuard<'a, SqliteConnection>);
+pub(crate) struct Turn<'a>(MutexGuard<'a, Connection>);
 
 impl Turn<'_> {
-    pub(crate) async fn begin(&mut self) -> sqlx::Result<sqlx::Transaction<'_, sqlx::Sqlite>> {
-        self.0.begin_with("BEGIN IMMEDIATE").await
+    pub(crate) async fn begin(&mut self) -> sqlx::Result<Tx<'_>> {
+        self.0.left = true;
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut self.0.sqlite).await?;
+        Ok(Tx(&mut self.0))
     }
 }
 
 impl Deref for Turn<'_> {
     type Target = SqliteConnection;
     fn deref(&self) -> &SqliteConnection {
-        &self.0
+        &self.0.sqlite
     }
 }
 
 impl DerefMut for Turn<'_> {
     fn deref_mut(&mut self) -> &mut SqliteConnection {
-        &mut self.0
+        &mut self.0.sqlite
+    }
+}
+
+/// A transaction. sqlx's own crosses over to the database's thread and back twice at its beginning, twice at its end and once
+/// for what it changed: most of what a run costs are these crossings. This one needs one, and one.
+pub(crate) struct Tx<'a>(&'a mut Connection);
+
+impl Tx<'_> {
+    pub(crate) async fn commit(self) -> sqlx::Result<()> {
+        if self.0.left {
+            sqlx::query("COMMIT").execute(&mut self.0.sqlite).await?;
+            self.0.left = false;
+        }
+        Ok(())
+    }
+}
+
+impl Deref for Tx<'_> {
+    type Target = SqliteConnection;
+    fn deref(&self) -> &SqliteConnection {
+        &self.0.sqlite
+    }
+}
+
+impl DerefMut for Tx<'_> {
+    fn deref_mut(&mut self) -> &mut SqliteConnection {
+        &mut self.0.sqlite
     }
 }
 
@@ -177,6 +223,7 @@ impl Only {
                 seen.store(true, Ordering::Release);
             }
         });
+        let connection = Connection { sqlite: connection, left: false };
         Ok(Self { connection: Arc::new(Mutex::new(connection)), logged })
     }
 
@@ -184,25 +231,37 @@ impl Only {
         let fate = world(|world| world.before(operation)).unwrap_or(Fate::Go);
         stop(fate).await;
         failed(fate, "the database is away")?;
-        let turn = Turn(self.connection.lock().await);
+        let mut turn = Turn(self.connection.lock().await);
         world(|world| world.in_flight(true));
         // The database may answer at once or in some microseconds. Whoever else of this task can go on does so before.
         step_aside().await;
+        turn.0.take_back().await;
         Ok(turn)
     }
 
-    /// Reads what the transaction changed, just before it is committed.
-    pub(crate) async fn commits(&self, tx: &mut SqliteConnection, operation: &'static str) -> Result<Vec<Change>> {
+    /// The database between two runs.
+    async fn idle(&self) -> MutexGuard<'_, Connection> {
+        let mut connection = self.connection.lock().await;
+        connection.take_back().await;
+        connection
+    }
+
+    /// Reads what the transaction changed, and commits it with that where it changed anything.
+    pub(crate) async fn commits(&self, tx: &mut Tx<'_>, operation: &'static str) -> Result<Vec<Change>> {
         let Some(read_to) = world(|world| world.log_read_to()) else { return Ok(Vec::new()) };
         failed(world(|world| world.commits(operation)).unwrap_or(Fate::Go), "the disk is full").during(operation)?;
         if !self.logged.swap(false, Ordering::AcqRel) {
             return Ok(Vec::new());
         }
-        sqlx::query_as("SELECT seq, kind, id, was, \"is\", a, b, text FROM sim_log WHERE seq > $1 ORDER BY seq")
-            .bind(read_to)
-            .fetch_all(tx)
-            .await
-            .during(operation)
+        let changes = sqlx::query_as(
+            "SELECT seq, kind, id, was, \"is\", a, b, text FROM sim_log WHERE seq > $1 ORDER BY seq; COMMIT",
+        )
+        .bind(read_to)
+        .fetch_all(&mut **tx)
+        .await
+        .during(operation)?;
+        tx.0.left = false;
+        Ok(changes)
     }
 }
 
@@ -253,20 +312,18 @@ impl SystemTime {
 }
 
 impl Ledger {
-    /// The SQLite ledger at `path` on the virtual clock, which shows `now`. What the disk does is left out: nothing is
-    /// synced, and one connection both reads and writes.
+    /// An SQLite ledger on the virtual clock, which shows `now`. What the disk does is left out: it is in memory, and one
+    /// connection both reads and writes. `path` names the folder of its processes' locks.
     pub async fn simulated(path: &Path, now: Timestamp) -> Result<Self> {
         let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
+            .filename(":memory:")
             .journal_mode(SqliteJournalMode::Memory)
             .synchronous(SqliteSynchronous::Off)
             .foreign_keys(true)
             .statement_cache_capacity(400)
-            .pragma("locking_mode", "exclusive")
             .pragma("temp_store", "memory");
         let only = Only::open(&options).await.during("open the simulated ledger")?;
-        // Nobody asks the pool of the simulation: the file is locked.
+        // Nobody asks the pool of the simulation: what it opened would be another ledger.
         let pool = SqlitePoolOptions::new().max_connections(1).connect_lazy_with(options);
         let sqlite = Sqlite { write: pool.clone(), load: pool.clone(), read: pool, path: path.to_owned(), only };
         Ok(Self { db: Db::Sqlite(sqlite), clock: Clock::at(now) })
@@ -280,14 +337,17 @@ impl Ledger {
     /// Migrates it: the pool that a migration asks is closed to it in the simulation.
     pub async fn simulated_migrate(&self) -> Result<()> {
         let Db::Sqlite(db) = &self.db else { return Ok(()) };
-        crate::db::SQLITE.run(&mut *db.only.connection.lock().await).await.during("migrate the simulated ledger")
+        crate::db::SQLITE.run(&mut db.only.idle().await.sqlite).await.during("migrate the simulated ledger")
     }
 
-    /// Runs statements that the simulation needs: its log, the beginning of a run.
+    /// Runs statements that the simulation needs: its log, the beginning of a run. They stay prepared.
     pub async fn simulated_script(&self, script: String) -> Result<()> {
         let Db::Sqlite(db) = &self.db else { return Ok(()) };
-        let mut connection = db.only.connection.lock().await;
-        sqlx::raw_sql(crate::db::sql(script)).execute(&mut *connection).await.during("prepare the simulated ledger")?;
+        let mut connection = db.only.idle().await;
+        sqlx::query(crate::db::sql(script))
+            .execute(&mut connection.sqlite)
+            .await
+            .during("prepare the simulated ledger")?;
         db.only.logged.store(false, Ordering::Release);
         Ok(())
     }
@@ -295,8 +355,10 @@ impl Ledger {
     /// Keeps a copy of all that it holds.
     pub async fn simulated_copy(&self) -> Result<()> {
         self.simulated_each("copy the ledger", "", |table| {
+            // Made once: a new temporary table has SQLite prepare every statement anew.
             format!(
-                "DROP TABLE IF EXISTS temp.copy_{table}; CREATE TEMP TABLE copy_{table} AS SELECT * FROM main.{table};"
+                "CREATE TEMP TABLE IF NOT EXISTS copy_{table} AS SELECT * FROM main.{table} WHERE 0;
+                 DELETE FROM temp.copy_{table}; INSERT INTO temp.copy_{table} SELECT * FROM main.{table};"
             )
         })
         .await
@@ -324,8 +386,8 @@ impl Ledger {
     /// Its tables.
     pub async fn simulated_tables(&self) -> Result<Vec<String>> {
         let Db::Sqlite(db) = &self.db else { return Ok(Vec::new()) };
-        let mut connection = db.only.connection.lock().await;
-        sqlx::query_scalar(TABLES).fetch_all(&mut *connection).await.during("prepare the simulated ledger")
+        let mut connection = db.only.idle().await;
+        sqlx::query_scalar(TABLES).fetch_all(&mut connection.sqlite).await.during("prepare the simulated ledger")
     }
 
     /// Removes what processes that are no more left beside it.

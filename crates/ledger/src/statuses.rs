@@ -167,7 +167,7 @@ impl Ledger {
         let rows: Vec<(i64, i64, i64, i64)> = read_conn!(self, operation, |conn, dialect| {
             sqlx::query_as(
                 "SELECT id, sms_id, checks, coalesce(accepted_at, updated_at) FROM messages
-                 WHERE check_at IS NOT NULL AND check_at <= $1 AND sms_id IS NOT NULL ORDER BY check_at LIMIT $2",
+                 WHERE check_at IS NOT NULL AND check_at <= $1 AND sms_id IS NOT NULL ORDER BY check_at LIMIT $2 + 0",
             )
             .bind(ms(now))
             .bind(i64::from(at_most))

@@ -14,7 +14,6 @@ use jiff::Timestamp;
 use ledger::Ledger;
 use queue::Queue;
 use std::{
-    fs,
     path::Path,
     rc::Rc,
     sync::{
@@ -31,7 +30,8 @@ const LOG: &str = "
 CREATE TABLE sim_log (seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, id INTEGER NOT NULL, was TEXT, \"is\" TEXT, a INTEGER,
     b INTEGER, text TEXT);
 CREATE TRIGGER sim_new AFTER INSERT ON messages BEGIN
-    INSERT INTO sim_log (kind, id, was, \"is\", a, b) VALUES ('new', new.id, new.sender, new.state, new.destination, new.campaign_id);
+    INSERT INTO sim_log (kind, id, was, \"is\", a, b, text) VALUES ('new', new.id, new.sender, new.state, new.destination, new.campaign_id,
+        (SELECT body FROM texts WHERE id = new.text_id));
 END;
 CREATE TRIGGER sim_gone AFTER DELETE ON messages BEGIN
     INSERT INTO sim_log (kind, id) VALUES ('gone', old.id);
@@ -71,6 +71,9 @@ CREATE TRIGGER sim_token AFTER UPDATE OF generation ON tokens WHEN old.generatio
 END;
 CREATE TRIGGER sim_owner AFTER UPDATE OF ended_at ON owners WHEN old.ended_at IS NULL AND new.ended_at IS NOT NULL BEGIN
     INSERT INTO sim_log (kind, id, \"is\") VALUES ('owner', new.id, new.ended_how);
+END;
+CREATE TRIGGER sim_trusted AFTER UPDATE OF since ON quarantine WHEN old.since IS NOT NULL AND new.since IS NULL BEGIN
+    INSERT INTO sim_log (kind, id) VALUES ('trusted', 0);
 END;
 -- Between two runs all of it is emptied.
 DROP TRIGGER events_are_never_deleted;
@@ -125,23 +128,28 @@ fn taken_away(mutant: Option<Mutant>) -> Option<&'static str> {
 }
 
 impl Template {
-    /// Makes it, in memory where the machine has a file system there.
+    /// Makes it; the processes' locks are in memory where the machine has a file system there.
     pub fn make() -> Self {
         let in_memory = Path::new("/dev/shm");
         let dir = if in_memory.is_dir() { TempDir::new_in(in_memory) } else { TempDir::new() };
-        let dir = dir.expect("a folder can be made");
-        let tables = between(async {
-            let ledger = Ledger::simulated(&dir.path().join("template.db"), start()).await.expect("it opens");
-            ledger.simulated_migrate().await.expect("it is new");
-            ledger.simulated_script(LOG.to_owned()).await.expect("its words are SQL");
-            ledger.simulated_tables().await.expect("it has some")
+        let mut template = Self {
+            dir: dir.expect("a folder can be made"),
+            anew: String::new(),
+            opened: AtomicUsize::new(0),
+            idle: Mutex::default(),
+        };
+        let (ledger, tables) = between(async {
+            let ledger = template.open(None).await;
+            let tables = ledger.simulated_tables().await.expect("it has some");
+            (ledger, tables)
         });
-        let each = tables
-            .iter()
-            .map(|table| format!("DELETE FROM main.{table}; INSERT INTO main.{table} SELECT * FROM fresh.{table};\n"));
-        let anew =
+        let each = tables.iter().map(|table| {
+            format!("DELETE FROM main.{table}; INSERT INTO main.{table} SELECT * FROM fresh.of_{table};\n")
+        });
+        template.anew =
             format!("BEGIN; PRAGMA defer_foreign_keys = ON;\n{}DELETE FROM sim_log; COMMIT", each.collect::<String>());
-        Self { dir, anew, opened: AtomicUsize::new(0), idle: Mutex::default() }
+        template.idle.lock().expect("nobody panics with it").push((None, ledger));
+        template
     }
 
     /// A ledger in which nothing has happened.
@@ -159,14 +167,17 @@ impl Template {
         ledger
     }
 
+    /// Opens one, with what it holds at first beside it.
     async fn open(&self, without: Option<&str>) -> Ledger {
-        let (template, number) = (self.dir.path().join("template.db"), self.opened.fetch_add(1, Ordering::Relaxed));
-        let path = self.dir.path().join(format!("{number}.db"));
-        fs::copy(&template, &path).expect("the template is there");
-        let ledger = Ledger::simulated(&path, start()).await.expect("it opens");
-        let attach = format!("ATTACH 'file:{}?immutable=1' AS fresh", template.display());
+        let number = self.opened.fetch_add(1, Ordering::Relaxed);
+        let ledger = Ledger::simulated(&self.dir.path().join(number.to_string()), start()).await.expect("it opens");
+        ledger.simulated_migrate().await.expect("it is new");
+        ledger.simulated_script(LOG.to_owned()).await.expect("its words are SQL");
+        let tables = ledger.simulated_tables().await.expect("it has some");
+        let fresh = tables.iter().map(|table| format!("; CREATE TABLE fresh.of_{table} AS SELECT * FROM main.{table}"));
         let drop = without.map_or(String::new(), |index| format!("; DROP INDEX main.{index}"));
-        ledger.simulated_script(attach + &drop).await.expect("its words are SQL");
+        let script = format!("ATTACH ':memory:' AS fresh{}{drop}", fresh.collect::<String>());
+        ledger.simulated_script(script).await.expect("its words are SQL");
         ledger
     }
 }

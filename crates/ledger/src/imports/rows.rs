@@ -5,12 +5,11 @@
 
 use super::{NewChunk, NewRow, NewText};
 use crate::time::ms;
-use campaign::{CampaignId, RowId, RowState, SenderId};
-use sqlx::{PgConnection, QueryBuilder, Sqlite, SqliteConnection};
-use std::{fmt::Write as _, sync::LazyLock};
+use campaign::{CampaignId, Msisdn, RowId, RowState, SenderId, id::CHUNK_ROWS_MAX};
+use sqlx::{PgConnection, QueryBuilder, Sqlite, SqliteConnection, query::Query, sqlite::SqliteArguments};
+use std::sync::{Arc, LazyLock};
 
-/// Rows of one statement of SQLite's; four of them are a chunk. More would not be quicker, and a prepared statement takes a
-/// kilobyte for each.
+/// Rows of a statement of SQLite's that is put together for them.
 const ROWS_A_STATEMENT: usize = 125;
 
 /// A row with what its chunk says of it.
@@ -20,11 +19,9 @@ struct Placed<'a> {
     row: &'a NewRow,
 }
 
-/// All rows of chunks, in their order.
-fn placed<'a>(chunks: &'a [&'a NewChunk]) -> impl Iterator<Item = Placed<'a>> {
-    chunks.iter().flat_map(|chunk| {
-        (0u16..).zip(&chunk.rows).map(|(nth, row)| Placed { id: chunk.id.row(nth), campaign: chunk.campaign, row })
-    })
+/// The rows of a chunk, in their order.
+fn placed(chunk: &NewChunk) -> impl Iterator<Item = Placed<'_>> {
+    (0u16..).zip(&chunk.rows).map(|(nth, row)| Placed { id: chunk.id.row(nth), campaign: chunk.campaign, row })
 }
 
 fn is_sendable(row: &NewRow) -> bool {
@@ -35,19 +32,6 @@ fn is_sendable(row: &NewRow) -> bool {
 fn is_plain(row: &NewRow) -> bool {
     row.state == RowState::Queued && row.reason.is_none() && row.scheduled_for.is_none() && row.valid_until.is_none()
 }
-
-/// What inserts [`ROWS_A_STATEMENT`] plain rows.
-static PLAIN: LazyLock<String> = LazyLock::new(|| {
-    let mut insert = String::from(
-        "INSERT INTO messages (id, campaign_id, row_number, state, destination_raw, destination, sender, text_id, reference,
-            queued_at, updated_at) VALUES ",
-    );
-    for nth in 0..ROWS_A_STATEMENT {
-        insert.push_str(if nth == 0 { "" } else { "," });
-        insert.push_str("(?,?,?,'queued',?,?,?,?,?,?,?)");
-    }
-    insert
-});
 
 /// Inserts the texts and rows of chunks in bulk.
 pub(super) trait InsertRows {
@@ -80,26 +64,21 @@ async fn into_sqlite(conn: &mut SqliteConnection, chunks: &[&NewChunk], now: i64
         insert.push(" ON CONFLICT (id) DO NOTHING");
         insert.build().persistent(texts.len() == ROWS_A_STATEMENT).execute(&mut *conn).await?;
     }
-    let (plain, others): (Vec<_>, Vec<_>) = placed(chunks).partition(|placed| is_plain(placed.row));
-    let mut runs = plain.chunks_exact(ROWS_A_STATEMENT);
-    for run in &mut runs {
-        let mut insert = sqlx::query(PLAIN.as_str());
-        for Placed { id, campaign, row } in run {
-            insert = insert
-                .bind(id.0)
-                .bind(campaign.0)
-                .bind(i64::from(row.row_number))
-                .bind(&row.destination_raw)
-                .bind(number(row))
-                .bind(row.sender.as_ref().map(SenderId::as_str))
-                .bind(row.text.map(|text| text.0))
-                .bind(row.reference.as_deref())
-                .bind(now)
-                .bind(now);
-        }
-        insert.execute(&mut *conn).await?;
+    let (mut plain, mut others) = (Vec::with_capacity(chunks.len()), Vec::new());
+    for chunk in chunks {
+        let (rows, more): (Vec<_>, Vec<_>) = placed(chunk).partition(|placed| is_plain(placed.row));
+        plain.push(rows);
+        others.extend(more);
     }
-    for rows in [runs.remainder(), &others].into_iter().flat_map(|rows| rows.chunks(ROWS_A_STATEMENT)) {
+    let mut inserts = plain.iter().filter_map(|rows| plain_insert(rows, now));
+    let mut ready = inserts.next();
+    while let Some(insert) = ready {
+        // SQLite has a thread of its own, which inserts these rows while the next are put together.
+        let (inserted, next) = tokio::join!(biased; insert.execute(&mut *conn), async { inserts.next() });
+        inserted?;
+        ready = next;
+    }
+    for rows in others.chunks(ROWS_A_STATEMENT) {
         let mut insert = QueryBuilder::<Sqlite>::new(
             "INSERT INTO messages (id, campaign_id, row_number, state, reason, destination_raw, destination, sender, text_id,
              reference, scheduled_for, valid_until, queued_at, final_at, updated_at) ",
@@ -128,6 +107,74 @@ async fn into_sqlite(conn: &mut SqliteConnection, chunks: &[&NewChunk], now: i64
     Ok(())
 }
 
+/// What inserts the plain rows of a chunk that has one sender and one text.
+static ALIKE: LazyLock<String> = LazyLock::new(|| insert_plain(5, "$2503, $2504"));
+/// The same, for rows with senders and texts of their own.
+static MIXED: LazyLock<String> = LazyLock::new(|| insert_plain(7, "column6, column7"));
+
+/// A statement for the plain rows of any chunk, so that it is prepared once: places without an id are left empty.
+///
+/// A value costs SQLite's driver more than SQLite, so that what rows share is bound once, and a number that stood in the
+/// file as its digits is not bound twice. The driver gives values to `?` in their order and to `$n` the n-th: those that
+/// are shared are behind all others.
+fn insert_plain(columns: usize, sender_and_text: &str) -> String {
+    let place = format!("({})", ["?"].repeat(columns).join(","));
+    let (places, own) = ([place.as_str()].repeat(CHUNK_ROWS_MAX).join(","), columns * CHUNK_ROWS_MAX);
+    let (campaign, now) = (own + 1, own + 2);
+    format!(
+        "INSERT INTO messages (id, campaign_id, row_number, state, destination_raw, destination, sender, text_id, reference,
+            queued_at, updated_at)
+         SELECT column1, ${campaign}, column2, 'queued', coalesce(column3, CAST(column4 AS TEXT)), column4, {sender_and_text},
+            column5, ${now}, ${now}
+         FROM (VALUES {places}) WHERE column1 IS NOT NULL"
+    )
+}
+
+type Insert = Query<'static, Sqlite, SqliteArguments>;
+
+/// The statement that inserts plain rows of one chunk, with what they say; none without rows.
+fn plain_insert(rows: &[Placed<'_>], now: i64) -> Option<Insert> {
+    let first = rows.first()?;
+    let alike = rows.iter().all(|Placed { row, .. }| row.text == first.row.text && row.sender == first.row.sender);
+    let mut insert = sqlx::query(if alike { ALIKE.as_str() } else { MIXED.as_str() });
+    for Placed { id, row, .. } in rows {
+        let as_digits = row.destination.is_some_and(|number| is_written(&row.destination_raw, number));
+        insert = insert
+            .bind(id.0)
+            .bind(i64::from(row.row_number))
+            .bind((!as_digits).then(|| Arc::<str>::from(row.destination_raw.as_str())))
+            .bind(number(row))
+            .bind(row.reference.as_deref().map(Arc::<str>::from));
+        if !alike {
+            insert = insert.bind(sender(row)).bind(text(row));
+        }
+    }
+    for _ in 0..(CHUNK_ROWS_MAX - rows.len()) * if alike { 5 } else { 7 } {
+        insert = insert.bind(None::<i64>);
+    }
+    insert = insert.bind(first.campaign.0).bind(now);
+    Some(if alike { insert.bind(sender(first.row)).bind(text(first.row)) } else { insert })
+}
+
+/// Whether a cell is the number's digits and nothing else.
+fn is_written(cell: &str, number: Msisdn) -> bool {
+    let mut left = number.as_u64();
+    cell.bytes().rev().all(|byte| {
+        let digit = left % 10;
+        left /= 10;
+        u64::from(byte) == digit + u64::from(b'0')
+    }) && left == 0
+        && !cell.starts_with('0')
+}
+
+fn sender(row: &NewRow) -> Option<Arc<str>> {
+    row.sender.as_ref().map(|sender| sender.as_str().into())
+}
+
+fn text(row: &NewRow) -> Option<i64> {
+    row.text.map(|text| text.0)
+}
+
 fn number(row: &NewRow) -> Option<i64> {
     row.destination.map(|number| number.as_u64().cast_signed())
 }
@@ -149,80 +196,122 @@ async fn into_postgres(conn: &mut PgConnection, chunks: &[&NewChunk], now: i64) 
         .execute(&mut *conn)
         .await?;
     }
-    let mut copy = conn
-        .copy_in_raw(
-            "COPY messages (id, campaign_id, row_number, state, reason, destination_raw, destination, sender, text_id,
-             reference, scheduled_for, valid_until, queued_at, final_at, updated_at) FROM STDIN",
-        )
-        .await?;
-    let mut lines = String::with_capacity(COPY_BYTES + 4096);
-    for placed in placed(chunks) {
-        line(&mut lines, &placed, now);
+    let (plain, others): (Vec<_>, Vec<_>) =
+        chunks.iter().flat_map(|chunk| placed(chunk)).partition(|placed| is_plain(placed.row));
+    copy(conn, "", &plain, now, |_, _| ()).await?;
+    let also = ", reason, scheduled_for, valid_until, final_at";
+    copy(conn, also, &others, now, |row, line| {
+        escaped(line, row.reason.as_deref());
+        integer(line, row.scheduled_for.map(ms));
+        integer(line, row.valid_until.map(ms));
+        integer(line, (!is_sendable(row)).then_some(now));
+    })
+    .await
+}
+
+/// Copies rows in COPY's text format: cells that end with tabs, the last of a row with a line feed, `\N` for NULL.
+///
+/// The columns of a plain row come first; `more` writes those that are named in `also`.
+async fn copy(
+    conn: &mut PgConnection,
+    also: &str,
+    rows: &[Placed<'_>],
+    now: i64,
+    more: impl Fn(&NewRow, &mut Vec<u8>),
+) -> sqlx::Result<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let statement = format!(
+        "COPY messages (id, campaign_id, row_number, state, destination_raw, destination, sender, text_id, reference,
+            queued_at, updated_at{also}) FROM STDIN"
+    );
+    let mut copy = conn.copy_in_raw(&statement).await?;
+    let mut lines = Vec::with_capacity(COPY_BYTES + 4096);
+    for Placed { id, campaign, row } in rows {
+        integer(&mut lines, Some(id.0));
+        integer(&mut lines, Some(campaign.0));
+        integer(&mut lines, Some(row.row_number.into()));
+        escaped(&mut lines, Some(row.state.name()));
+        escaped(&mut lines, Some(&row.destination_raw));
+        integer(&mut lines, number(row));
+        escaped(&mut lines, row.sender.as_ref().map(SenderId::as_str));
+        integer(&mut lines, text(row));
+        escaped(&mut lines, row.reference.as_deref());
+        integer(&mut lines, is_sendable(row).then_some(now));
+        integer(&mut lines, Some(now));
+        more(row, &mut lines);
+        lines.pop();
+        lines.push(b'\n');
         if lines.len() >= COPY_BYTES {
-            copy.send(lines.as_bytes()).await?;
+            copy.send(lines.as_slice()).await?;
             lines.clear();
         }
     }
-    copy.send(lines.as_bytes()).await?;
+    copy.send(lines.as_slice()).await?;
     copy.finish().await?;
     Ok(())
 }
 
-/// A row as a line of COPY's text format: cells by tabs, `\N` for NULL.
-fn line(lines: &mut String, Placed { id, campaign, row }: &Placed<'_>, now: i64) {
-    let sendable = is_sendable(row);
-    write!(lines, "{}\t{}\t{}\t{}\t", id.0, campaign.0, row.row_number, row.state.name()).expect("a String takes all");
-    escaped(lines, row.reason.as_deref());
-    escaped(lines, Some(&row.destination_raw));
-    integer(lines, number(row));
-    escaped(lines, row.sender.as_ref().map(SenderId::as_str));
-    integer(lines, row.text.map(|text| text.0));
-    escaped(lines, row.reference.as_deref());
-    integer(lines, row.scheduled_for.map(ms));
-    integer(lines, row.valid_until.map(ms));
-    integer(lines, sendable.then_some(now));
-    integer(lines, (!sendable).then_some(now));
-    writeln!(lines, "{now}").expect("a String takes all");
-}
-
-fn integer(lines: &mut String, cell: Option<i64>) {
+fn integer(line: &mut Vec<u8>, cell: Option<i64>) {
     match cell {
-        Some(cell) => write!(lines, "{cell}\t").expect("a String takes all"),
-        None => lines.push_str("\\N\t"),
+        // As JSON a number has the same digits, and they are written faster than by `write!`.
+        Some(cell) => serde_json::to_writer(&mut *line, &cell).expect("memory takes all"),
+        None => line.extend_from_slice(b"\\N"),
     }
+    line.push(b'\t');
 }
 
-fn escaped(lines: &mut String, cell: Option<&str>) {
-    let Some(cell) = cell else { return lines.push_str("\\N\t") };
-    let mut rest = cell;
-    while let Some(at) = rest.find(['\\', '\t', '\n', '\r']) {
-        lines.push_str(&rest[..at]);
-        lines.push_str(match rest.as_bytes()[at] {
-            b'\\' => "\\\\",
-            b'\t' => "\\t",
-            b'\n' => "\\n",
-            _ => "\\r",
+fn escaped(line: &mut Vec<u8>, cell: Option<&str>) {
+    let Some(cell) = cell else { return line.extend_from_slice(b"\\N\t") };
+    let mut rest = cell.as_bytes();
+    while let Some(at) = rest.iter().position(|byte| matches!(byte, b'\\' | b'\t' | b'\n' | b'\r')) {
+        line.extend_from_slice(&rest[..at]);
+        line.extend_from_slice(match rest[at] {
+            b'\\' => b"\\\\",
+            b'\t' => b"\\t",
+            b'\n' => b"\\n",
+            _ => b"\\r",
         });
         rest = &rest[at + 1..];
     }
-    lines.push_str(rest);
-    lines.push('\t');
+    line.extend_from_slice(rest);
+    line.push(b'\t');
 }
 
 #[cfg(test)]
 mod tests {
-    use super::escaped;
+    use super::{escaped, is_written};
+    use campaign::Msisdn;
 
     #[test]
     fn a_cell_of_copy_keeps_what_it_says() {
         let cell = |text| {
-            let mut lines = String::new();
-            escaped(&mut lines, text);
-            lines
+            let mut line = Vec::new();
+            escaped(&mut line, text);
+            String::from_utf8(line).unwrap()
         };
         assert_eq!(cell(None), "\\N\t");
         assert_eq!(cell(Some("\\N")), "\\\\N\t");
         assert_eq!(cell(Some("a\tb\\c\r\nd é")), "a\\tb\\\\c\\r\\nd é\t");
         assert_eq!(cell(Some("")), "\t");
+    }
+
+    #[test]
+    fn only_the_digits_themselves_are_the_number_as_written() {
+        let number = Msisdn::from_digits(447_700_900_120).unwrap();
+        assert!(is_written("447700900120", number));
+        for other in [
+            "+447700900120",
+            "0447700900120",
+            "44770090012",
+            "7700900120",
+            "4477009001200",
+            "447700900121",
+            " 447700900120",
+            "",
+        ] {
+            assert!(!is_written(other, number), "{other}");
+        }
     }
 }

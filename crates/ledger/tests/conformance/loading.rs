@@ -2,11 +2,11 @@
 
 use crate::{
     Bench, at,
-    bench::{row, text},
+    bench::{msisdn, row, sender, text},
     on_both,
 };
-use campaign::{CampaignId, ChunkId, ImportId, RowState};
-use ledger::{ErrorKind, ImportStart, NewChunk, Totals};
+use campaign::{CampaignId, ChunkId, ImportId, RowState, SenderId, TextId};
+use ledger::{ErrorKind, ImportStart, NewChunk, NewRow, NewText, Totals};
 
 on_both! {
     the_same_bytes_are_refused_and_the_earlier_launch_is_named
@@ -17,6 +17,7 @@ on_both! {
     a_chunk_that_is_there_already_is_skipped
     a_file_is_active_once_all_of_its_rows_are_there
     an_abandoned_file_leaves_nothing
+    each_row_comes_as_it_is_written
 }
 
 fn chunk(import: ImportId, campaign: CampaignId, ordinal: u32, numbers: &[u64]) -> NewChunk {
@@ -130,4 +131,103 @@ async fn an_abandoned_file_leaves_nothing(bench: &Bench) {
     let launched = bench.campaign("summer", &[1]).await;
     bench.ledger.abandon_import(launched.import).await.unwrap();
     assert_eq!(bench.states(&launched).await, "queued", "a launched file is never removed");
+}
+
+/// What the columns of a row say.
+fn said(chunk: ChunkId, campaign: CampaignId, nth: u16, row: &NewRow, now: i64) -> String {
+    let or_none = |cell: Option<String>| cell.unwrap_or_else(|| "-".to_owned());
+    let waits = matches!(row.state, RowState::Queued | RowState::Scheduled);
+    [
+        chunk.row(nth).0.to_string(),
+        campaign.0.to_string(),
+        row.row_number.to_string(),
+        row.state.name().to_owned(),
+        or_none(row.reason.clone()),
+        row.destination_raw.clone(),
+        or_none(row.destination.map(|number| number.to_string())),
+        or_none(row.sender.as_ref().map(SenderId::to_string)),
+        or_none(row.text.map(|text| text.0.to_string())),
+        or_none(row.reference.clone()),
+        or_none(row.scheduled_for.map(|at| at.as_millisecond().to_string())),
+        or_none(row.valid_until.map(|at| at.as_millisecond().to_string())),
+        or_none(waits.then(|| now.to_string())),
+        or_none((!waits).then(|| now.to_string())),
+    ]
+    .join(" ")
+}
+
+async fn each_row_comes_as_it_is_written(bench: &Bench) {
+    let (import, campaign) = bench.begin(&bench.new_import("spring", 1_200, 0), 0).await;
+    // Rows that are all alike, as many as a chunk holds; rows that share little; few that are alike, with others between them.
+    let numbers: Vec<u64> = (0..1_200).collect();
+    let mut chunks: Vec<NewChunk> =
+        (0..).zip(numbers.chunks(500)).map(|(nth, numbers)| chunk(import, campaign, nth, numbers)).collect();
+    for row in &mut chunks[0].rows {
+        row.reference = Some(format!("order-{}", row.row_number));
+    }
+    let other_text = TextId::first_used(import, 700);
+    chunks[1].texts.push(NewText { id: other_text, ..text(import, "hello you") });
+    for (n, row) in (0u64..).zip(&mut chunks[1].rows) {
+        row.destination_raw = match n % 5 {
+            0 => format!("+{}", row.destination_raw),
+            1 => format!("0{}", row.destination_raw),
+            2 => format!("\t07700 90\\{n}"),
+            3 => String::new(),
+            _ => row.destination_raw.clone(),
+        };
+        row.sender = Some(sender(if n % 7 == 0 { "OTHER" } else { crate::SHOP }));
+        row.text = row.text.filter(|_| n % 3 != 0).or(Some(other_text));
+        row.reference = (n % 2 == 0).then(|| format!("é{n}\n"));
+    }
+    for (n, row) in (0u64..).zip(&mut chunks[2].rows) {
+        match n % 4 {
+            0 => row.scheduled_for = Some(at(600)),
+            1 => row.valid_until = Some(at(900)),
+            2 if n < 100 => (row.state, row.reason) = (RowState::Suppressed, Some("has\topted out".to_owned())),
+            _ => {}
+        }
+        if row.scheduled_for.is_some() {
+            row.state = RowState::Scheduled;
+        }
+    }
+    chunks[2].rows[7] = NewRow {
+        state: RowState::Invalid,
+        reason: Some("no number".to_owned()),
+        destination: None,
+        sender: None,
+        text: None,
+        ..chunks[2].rows[7].clone()
+    };
+    bench.ledger.append_chunks(import, &chunks, at(1)).await.unwrap();
+    let columns = [
+        "id",
+        "campaign_id",
+        "row_number",
+        "state",
+        "reason",
+        "destination_raw",
+        "destination",
+        "sender",
+        "text_id",
+        "reference",
+        "scheduled_for",
+        "valid_until",
+        "queued_at",
+        "final_at",
+    ];
+    let columns = columns.map(|column| format!("coalesce(CAST({column} AS TEXT), '-')")).join(" || ' ' || ");
+    let stored = bench.raw.strings(&format!("SELECT {columns} FROM messages ORDER BY id")).await;
+    let now = at(1).as_millisecond();
+    let written: Vec<String> = chunks
+        .iter()
+        .flat_map(|chunk| (0..).zip(&chunk.rows).map(|(nth, row)| said(chunk.id, campaign, nth, row, now)))
+        .collect();
+    assert_eq!(stored.len(), written.len());
+    for (stored, written) in stored.iter().zip(&written) {
+        assert_eq!(stored, written);
+    }
+    assert_eq!(bench.raw.int("SELECT count(*) FROM messages WHERE updated_at <> queued_at").await, 0);
+    assert_eq!(stored[0].split(' ').nth(6), Some(&*msisdn(0).to_string()));
+    bench.ledger.finish_import(import, at(2)).await.unwrap();
+    bench.stepped(2).await;
 }
