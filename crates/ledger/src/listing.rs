@@ -129,6 +129,17 @@ struct LiveRow {
     due: i64,
 }
 
+/// What becomes of listed texts that no open row explains.
+#[derive(Clone, Copy)]
+enum Unexplained {
+    /// They are somebody else's.
+    Told,
+    /// They are left for another time.
+    Left,
+    /// Queued rows may explain them: the ledger was restored. Who reads.
+    MayBeUnsent(OwnerId),
+}
+
 /// A row that has its `sms_id`.
 #[derive(serde::Deserialize)]
 struct KnownRow {
@@ -201,7 +212,7 @@ impl Ledger {
         skew: SignedDuration,
         now: Timestamp,
     ) -> Result<Applied> {
-        self.apply(sender, listed, skew, None, None, now).await
+        self.apply(sender, listed, skew, None, Unexplained::Told, now).await
     }
 
     /// Like [`Ledger::apply_listing`], for a reading that no window follows: its pending rows are asked for one by one from
@@ -213,7 +224,7 @@ impl Ledger {
         skew: SignedDuration,
         now: Timestamp,
     ) -> Result<Applied> {
-        self.apply(sender, listed, skew, Some(now), None, now).await
+        self.apply(sender, listed, skew, Some(now), Unexplained::Told, now).await
     }
 
     /// Like [`Ledger::apply_look`], in a ledger that was restored: what no open row explains may be that of a row which was
@@ -226,7 +237,11 @@ impl Ledger {
         owner: OwnerId,
         now: Timestamp,
     ) -> Result<Applied> {
-        self.apply(sender, listed, skew, Some(now), Some(owner), now).await
+        // What open rows explain comes first: a row that can't be told from one that was sent could not be held while that one still
+        // stood open, and would be sent.
+        let open = self.apply(sender, listed, skew, Some(now), Unexplained::Left, now).await?;
+        let applied = self.apply(sender, listed, skew, Some(now), Unexplained::MayBeUnsent(owner), now).await?;
+        Ok(Applied { found: open.found + applied.found, finals: open.finals + applied.finals, ..applied })
     }
 
     async fn apply(
@@ -235,7 +250,7 @@ impl Ledger {
         listed: &[ListedText],
         skew: SignedDuration,
         ask_at: Option<Timestamp>,
-        restored_by: Option<OwnerId>,
+        unexplained: Unexplained,
         now: Timestamp,
     ) -> Result<Applied> {
         let operation = "apply a reading of the gateway's list";
@@ -281,17 +296,20 @@ impl Ledger {
                 let mut matches = match_listed(&fresh, &open);
                 // A text that is listed before its answer came is left for the next reading.
                 matches.found.retain(|(row, _)| live[row].state != "sending");
+                if matches!(unexplained, Unexplained::Left) {
+                    matches.unexplained.clear();
+                }
                 if matches.found.iter().any(|(row, _)| live[row].state == "held") {
                     unblock_chunks!(tx, operation);
                 }
                 if !matches.unexplained.is_empty() {
                     explain_by_decided!(tx, dialect, sender, listed, matches, skew, now, operation);
                 }
-                let restored = match restored_by {
-                    Some(owner) if !matches.unexplained.is_empty() => {
+                let restored = match unexplained {
+                    Unexplained::MayBeUnsent(owner) if !matches.unexplained.is_empty() => {
                         explain_by_unsent!(tx, dialect, sender, listed, matches, skew, owner, now, operation)
                     }
-                    Some(_) | None => Vec::new(),
+                    Unexplained::MayBeUnsent(_) | Unexplained::Told | Unexplained::Left => Vec::new(),
                 };
                 if !restored.is_empty() {
                     // Whoever else reads the list back may have read it before this was listed.

@@ -135,6 +135,8 @@ pub enum Fault {
         copied_s: u32,
         /// When it is restored.
         at_s: u32,
+        /// It is lost a while after that: in the middle of a call whose texts go out when nobody waits for it any more.
+        in_call: bool,
     },
     /// A process is asked to stop at this place: it begins nothing new, finishes what is under way, and ends.
     Stop {
@@ -290,7 +292,7 @@ impl Fault {
     pub(crate) fn restored(rng: &mut Rng, scenario: &Scenario) -> Self {
         let last = scenario.campaigns.iter().map(|campaign| campaign.at_s).max().unwrap_or(0);
         let copied_s = last + rng.of(1, 10);
-        Self::Restore { copied_s, at_s: copied_s + rng.of(1, 60) }
+        Self::Restore { copied_s, at_s: copied_s + rng.of(1, 60), in_call: rng.percent(50) }
     }
 
     /// What people write: to few senders often, and some of them more than once.

@@ -397,9 +397,9 @@ pub(crate) async fn happen(fault: Fault) {
                 sim.note("written", &[i64::from(nth)], || word.to_owned());
             });
         }
-        Fault::Restore { copied_s, at_s } => {
+        Fault::Restore { copied_s, at_s, in_call } => {
             after(copied_s).await;
-            restore(Duration::from_secs(u64::from(at_s - copied_s))).await;
+            restore(Duration::from_secs(u64::from(at_s - copied_s)), in_call).await;
         }
         Fault::Flush { at_s } => {
             after(at_s).await;
@@ -412,7 +412,7 @@ pub(crate) async fn happen(fault: Fault) {
 
 /// Copies the ledger, and later puts the copy in its place: no process lives through that, and a person says what was done
 /// before another begins.
-async fn restore(later: Duration) {
+async fn restore(later: Duration, in_call: bool) {
     let ledger = parts().ledger;
     let loaded = |sim: &Sim| sim.loaded.borrow().len() == sim.scenario.campaigns.len();
     if !with(loaded) || ledger.simulated_copy().await.is_err() {
@@ -420,6 +420,14 @@ async fn restore(later: Duration) {
     }
     with(Sim::remember_copy);
     sleep(later).await;
+    if in_call {
+        let sim = crate::world::get();
+        sim.next_send_is_late();
+        // Where nothing is left to send the ledger is lost all the same.
+        let _ = tokio::time::timeout(Duration::from_secs(60), sim.sent_late.notified()).await;
+        let ms = sim.rng.borrow_mut().of(0, SEND_TIMEOUT_S * 1_000);
+        sleep(Duration::from_millis(u64::from(ms))).await;
+    }
     if with(|sim| sim.healed.get()) {
         return;
     }

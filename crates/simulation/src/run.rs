@@ -30,7 +30,8 @@ const LOG: &str = "
 CREATE TABLE sim_log (seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, id INTEGER NOT NULL, was TEXT, \"is\" TEXT, a INTEGER,
     b INTEGER, text TEXT);
 CREATE TRIGGER sim_new AFTER INSERT ON messages BEGIN
-    INSERT INTO sim_log (kind, id, was, \"is\", a, b) VALUES ('new', new.id, new.sender, new.state, new.destination, new.campaign_id);
+    INSERT INTO sim_log (kind, id, was, \"is\", a, b, text) VALUES ('new', new.id, new.sender, new.state, new.destination, new.campaign_id,
+        (SELECT body FROM texts WHERE id = new.text_id));
 END;
 CREATE TRIGGER sim_gone AFTER DELETE ON messages BEGIN
     INSERT INTO sim_log (kind, id) VALUES ('gone', old.id);
@@ -70,6 +71,9 @@ CREATE TRIGGER sim_token AFTER UPDATE OF generation ON tokens WHEN old.generatio
 END;
 CREATE TRIGGER sim_owner AFTER UPDATE OF ended_at ON owners WHEN old.ended_at IS NULL AND new.ended_at IS NOT NULL BEGIN
     INSERT INTO sim_log (kind, id, \"is\") VALUES ('owner', new.id, new.ended_how);
+END;
+CREATE TRIGGER sim_trusted AFTER UPDATE OF since ON quarantine WHEN old.since IS NOT NULL AND new.since IS NULL BEGIN
+    INSERT INTO sim_log (kind, id) VALUES ('trusted', 0);
 END;
 -- Between two runs all of it is emptied.
 DROP TRIGGER events_are_never_deleted;

@@ -61,6 +61,8 @@ pub(crate) struct Sim {
     pub(crate) violation: RefCell<Option<Violation>>,
     pub(crate) jobs: RefCell<VecDeque<Job>>,
     pub(crate) job_came: Notify,
+    /// A call that was made to be late is at the gateway.
+    pub(crate) sent_late: Notify,
     pub(crate) healed: Cell<bool>,
     pub(crate) over: Cell<bool>,
     /// The files that are loaded, by number.
@@ -133,6 +135,7 @@ impl Sim {
             violation: RefCell::new(None),
             jobs: RefCell::default(),
             job_came: Notify::new(),
+            sent_late: Notify::new(),
             healed: Cell::new(false),
             over: Cell::new(false),
             loaded: RefCell::default(),
@@ -178,6 +181,14 @@ impl Sim {
     pub(crate) fn remember_copy(&self) {
         *self.copy.borrow_mut() = Some(self.model.borrow().clone());
         self.note("copied", &[], String::new);
+    }
+
+    /// The next call that sends is given up by who makes it, and its texts go out after that.
+    pub(crate) fn next_send_is_late(&self) {
+        let nth = self.counts.borrow()[SENDS];
+        let mut faults = self.faults.borrow_mut();
+        faults.retain(|fault| !matches!(fault, Fault::Send { nth: n, .. } if *n == nth));
+        faults.push(Fault::Send { nth, what: SendFault::TimedOut { done: 100, late: true } });
     }
 
     /// Every process ends at once, wherever it is; others take their places.
@@ -396,6 +407,9 @@ impl Sim {
             }
             Some(SendFault::TimedOut { done, late }) => {
                 effect(done, late);
+                if late {
+                    self.sent_late.notify_waiters();
+                }
                 Reply::TimedOut
             }
             Some(SendFault::Broken { done }) => {

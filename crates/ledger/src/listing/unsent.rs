@@ -66,7 +66,24 @@ macro_rules! explain_by_unsent {
         let anew = match_listed(&before, &anew).found;
         let mut groups: BTreeMap<(ChunkId, i64, Option<&str>), Vec<RowId>> = BTreeMap::new();
         let held = twins.iter().map(|row| (*row, Some($crate::listing::unsent::TWIN)));
-        let held = held.chain(anew.iter().map(|(row, _)| (*row, Some($crate::listing::unsent::LAUNCHED_ANEW))));
+        let mut held: Vec<_> =
+            held.chain(anew.iter().map(|(row, _)| (*row, Some($crate::listing::unsent::LAUNCHED_ANEW)))).collect();
+        if !held.is_empty() {
+            // An attempt names only whom it holds: whoever waits behind another row is sent later, by an attempt of its own.
+            let free: Vec<i64> = sqlx::query_scalar(sql(format!(
+                "SELECT id FROM messages WHERE id {} AND NOT EXISTS (SELECT 1 FROM messages o
+                    WHERE o.sender = messages.sender AND o.destination = messages.destination AND {LIVE})",
+                $dialect.ids(1)
+            )))
+            .bind(json_ids(held.iter().map(|(row, _)| row.0)))
+            .fetch_all(&mut *$tx)
+            .await
+            .during($operation)?;
+            let mut free: HashSet<RowId> = free.into_iter().map(RowId).collect();
+            let numbers: HashMap<RowId, Msisdn> = unsent.iter().map(|row| (row.row, row.destination)).collect();
+            let mut first = HashSet::new();
+            held.retain(|(row, _)| free.remove(row) && first.insert(numbers[row]));
+        }
         for (row, hold) in found.iter().map(|(row, _)| (*row, None)).chain(held) {
             groups.entry((row.chunk(), about[&row].1, hold)).or_default().push(row);
         }

@@ -2,7 +2,7 @@
 
 use crate::{
     Bench, SHOP, at,
-    bench::{REPLAY_AFTER, listed, row, sender, text},
+    bench::{Launched, REPLAY_AFTER, accepted, listed, row, sender, text},
     on_both,
 };
 use campaign::ChunkId;
@@ -12,6 +12,8 @@ use ledger::{Applied, Claim, Delivery, ImportStart, ListedText, NewChunk, Start}
 on_both! {
     nothing_is_fed_claimed_or_begun_in_quarantine
     texts_of_the_gap_are_those_of_queued_rows_and_a_row_that_can_not_be_told_apart_is_held
+    a_row_that_can_not_be_told_from_a_sent_one_is_held_although_another_was_open_in_the_backup
+    who_waits_behind_an_open_row_is_in_no_attempt
     a_reading_ends_only_the_quarantine_that_it_was_made_for
     a_quarantine_goes_back_to_the_last_sign_of_life_of_a_sender
     a_quarantine_of_a_ledger_that_never_sent_goes_back_to_its_beginning
@@ -81,6 +83,51 @@ async fn texts_of_the_gap_are_those_of_queued_rows_and_a_row_that_can_not_be_tol
     bench.ledger.end_quarantine("reconciler", "read back", None, at(700)).await.unwrap();
     let batches = bench.batches(one.chunk(), 701).await;
     assert_eq!(batches.iter().map(|batch| batch.destinations.len()).sum::<usize>(), 1, "only who was not texted");
+    for check in bench.ledger.verify().await.unwrap() {
+        assert!(check.holds, "{check:?}");
+    }
+}
+
+async fn accept(bench: &Bench, campaign: &Launched, second: i64) {
+    let batch = bench.sending(campaign.chunk(), second).await;
+    bench.record(&batch, &accepted(), second).await;
+    bench.finish(campaign.chunk(), second).await;
+}
+
+async fn a_row_that_can_not_be_told_from_a_sent_one_is_held_although_another_was_open_in_the_backup(bench: &Bench) {
+    let mut rows = Vec::new();
+    for name in ["one", "two", "three"] {
+        rows.push(bench.campaign(name, &[1]).await);
+    }
+    accept(bench, &rows[0], 1).await;
+    begin(bench, 600).await;
+    let gap = [listed(11, 1, "hello", 2, Some(Delivery::Sent)), listed(12, 1, "hello", 30, Some(Delivery::Pending))];
+    assert_eq!(apply(bench, &gap, 601).await.found, 2);
+    let mut states = [bench.states(&rows[1]).await, bench.states(&rows[2]).await];
+    states.sort();
+    assert_eq!((bench.states(&rows[0]).await.as_str(), states), ("sent", ["accepted".to_owned(), "held".to_owned()]));
+    for check in bench.ledger.verify().await.unwrap() {
+        assert!(check.holds, "{check:?}");
+    }
+}
+
+async fn who_waits_behind_an_open_row_is_in_no_attempt(bench: &Bench) {
+    let mut rows = Vec::new();
+    for name in ["one", "two", "three"] {
+        rows.push(bench.campaign(name, &[1]).await);
+    }
+    // The list shows its text later than that of the gap.
+    accept(bench, &rows[0], 40).await;
+    begin(bench, 600).await;
+    assert_eq!(apply(bench, &[listed(12, 1, "hello", 2, Some(Delivery::Sent))], 601).await.found, 1);
+    let mut states = [bench.states(&rows[1]).await, bench.states(&rows[2]).await];
+    states.sort();
+    assert_eq!((bench.states(&rows[0]).await.as_str(), states), ("accepted", ["queued".to_owned(), "sent".to_owned()]));
+
+    assert_eq!(apply(bench, &[listed(11, 1, "hello", 41, Some(Delivery::Sent))], 602).await.found, 1);
+    bench.ledger.end_quarantine("reconciler", "read back", None, at(700)).await.unwrap();
+    let left = if bench.states(&rows[1]).await == "queued" { &rows[1] } else { &rows[2] };
+    bench.sending(left.chunk(), 701).await;
     for check in bench.ledger.verify().await.unwrap() {
         assert!(check.holds, "{check:?}");
     }
