@@ -23,15 +23,23 @@ use serde::Serialize;
 use std::{
     fmt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
-use tokio::{sync::mpsc, task::spawn_blocking};
+use tokio::{
+    sync::{Mutex, mpsc},
+    task::spawn_blocking,
+};
 use tokio_util::sync::CancellationToken;
 
 /// Rows that wait for others of their text.
 pub(crate) const BUFFERED_ROWS_MAX: usize = 8_000;
 /// Rows of one transaction, about. Up to four such blocks are in memory.
 pub(crate) const ROWS_PER_APPEND: usize = 2_000;
+/// The same for a server: each COPY costs it as much as some hundred rows.
+const ROWS_PER_COPY: usize = 4_000;
 /// Opt-outs that are known by heart while a file is loaded, in less than a megabyte.
 const OPT_OUTS_KNOWN_MAX: u32 = 5_000;
 /// Times a call is made again at once because another transaction won.
@@ -247,28 +255,39 @@ pub(crate) async fn fill(
     let mut span = telemetry::span("load file");
     let now = clock();
     // One block is made while another is written.
-    let (blocks, mut to_write) = mpsc::channel::<Vec<NewChunk>>(1);
+    let (blocks, to_write) = mpsc::channel::<Vec<NewChunk>>(1);
     let reader = Reader {
         path: path.to_owned(),
         preview: preview.clone(),
         import,
         campaigns: campaigns.iter().map(|(id, _)| *id).collect(),
         now,
+        rows_per_block: if ledger.is_embedded() { ROWS_PER_APPEND } else { ROWS_PER_COPY },
     };
     let reading = spawn_blocking(move || reader.read(rejects, &blocks));
 
     let opt_outs = past_conflicts(|| ledger.opt_outs_if_few(OPT_OUTS_KNOWN_MAX)).await?;
-    let mut suppressed = RoaringBitmap::new();
-    let mut rows = 0;
-    while let Some(mut chunks) = to_write.recv().await {
-        if cancel.is_cancelled() {
-            return Err(LoadError::Cancelled);
+    let (to_write, rows) = (Mutex::new(to_write), AtomicU64::new(0));
+    let write = async || {
+        let mut suppressed = RoaringBitmap::new();
+        loop {
+            let Some(mut chunks) = to_write.lock().await.recv().await else { return Ok(suppressed) };
+            if cancel.is_cancelled() {
+                return Err(LoadError::Cancelled);
+            }
+            mark_suppressed(ledger, opt_outs.as_ref(), &mut chunks, &mut suppressed).await?;
+            past_conflicts(|| ledger.append_chunks(import, &chunks, clock())).await?;
+            let more = chunks.iter().map(|chunk| chunk.rows.len() as u64).sum();
+            progress(rows.fetch_add(more, Ordering::Relaxed) + more);
         }
-        mark_suppressed(ledger, opt_outs.as_ref(), &mut chunks, &mut suppressed).await?;
-        past_conflicts(|| ledger.append_chunks(import, &chunks, clock())).await?;
-        rows += chunks.iter().map(|chunk| chunk.rows.len() as u64).sum::<u64>();
-        progress(rows);
-    }
+    };
+    let suppressed = if ledger.is_embedded() {
+        write().await?
+    } else {
+        // A server has a process for each connection, and a file's blocks may come in any order.
+        let (one, other) = tokio::try_join!(write(), write())?;
+        one | other
+    };
     let changed = || LoadError::Changed { file_name: preview.file_name.clone() };
     let read = match reading.await.expect("the reading thread hands panics on") {
         Ok(read) if (&read.sha256, read.rows) == (&preview.sha256, preview.rows) => read,
@@ -395,6 +414,7 @@ struct Reader {
     import: ImportId,
     campaigns: Vec<CampaignId>,
     now: Timestamp,
+    rows_per_block: usize,
 }
 
 impl Reader {
@@ -488,7 +508,7 @@ impl Block<'_> {
         self.rows += rows.len();
         self.chunks.push(self.reader.chunk(self.ordinal, campaign, rows)?);
         self.ordinal += 1;
-        if self.rows >= ROWS_PER_APPEND { self.send(blocks) } else { Ok(()) }
+        if self.rows >= self.reader.rows_per_block { self.send(blocks) } else { Ok(()) }
     }
 
     fn send(&mut self, blocks: &mpsc::Sender<Vec<NewChunk>>) -> Result<(), Stop> {

@@ -335,20 +335,26 @@ impl Ledger {
         Ok(start)
     }
 
-    /// Adds chunks in one transaction. A chunk that is there already is skipped whole.
+    /// Adds chunks in one transaction. A chunk that is there already is skipped whole. Chunks of one import may be added in any
+    /// order, and at once.
     ///
     /// Errors: `Broken` when the import is gone or finished: another process took it over.
     pub async fn append_chunks(&self, import: ImportId, chunks: &[NewChunk], now: Timestamp) -> Result<()> {
         let operation = "load rows into the ledger";
         load_tx!(self, operation, |tx, dialect| {
-            let still_ours = sqlx::query("UPDATE imports SET touched_at = $2 WHERE id = $1 AND state = 'loading'")
-                .bind(import.0)
-                .bind(ms(now))
-                .execute(&mut *tx)
-                .await
-                .during(operation)?
-                .rows_affected();
-            if still_ours == 0 {
+            // Whoever takes the file over waits for this transaction, or else nothing is found here.
+            let still_ours: Option<i64> = sqlx::query_scalar(sql(format!(
+                "SELECT id FROM imports WHERE id = $1 AND state = 'loading'{}",
+                match dialect {
+                    Dialect::Sqlite => "",
+                    Dialect::Postgres => " FOR KEY SHARE",
+                }
+            )))
+            .bind(import.0)
+            .fetch_optional(&mut *tx)
+            .await
+            .during(operation)?;
+            if still_ours.is_none() {
                 return Err(Error::new(operation, Source::Content("another process took the file over".to_owned())));
             }
             // As one statement: each is a journey to the server.
@@ -370,19 +376,21 @@ impl Ledger {
             let fresh: Vec<&NewChunk> = chunks.iter().filter(|chunk| inserted.contains(&chunk.id.0)).collect();
             tx.insert_rows(&fresh, ms(now)).await.during(operation)?;
             // Counted here, with the rows and in their commit: counting a million of them at the end takes seconds and memory.
+            // As the last thing, since other blocks of the file wait for it.
             let count = |wanted: &[RowState]| {
                 let rows = fresh.iter().flat_map(|chunk| &chunk.rows).filter(|row| wanted.contains(&row.state)).count();
                 i64::try_from(rows).unwrap_or(i64::MAX)
             };
             sqlx::query(
                 "UPDATE imports SET sendable = sendable + $2, invalid = invalid + $3, duplicate = duplicate + $4,
-                    suppressed = suppressed + $5 WHERE id = $1",
+                    suppressed = suppressed + $5, touched_at = $6 WHERE id = $1",
             )
             .bind(import.0)
             .bind(count(&[RowState::Queued, RowState::Scheduled]))
             .bind(count(&[RowState::Invalid]))
             .bind(count(&[RowState::Duplicate]))
             .bind(count(&[RowState::Suppressed]))
+            .bind(ms(now))
             .execute(&mut *tx)
             .await
             .during(operation)?;

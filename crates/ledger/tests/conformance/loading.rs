@@ -18,6 +18,7 @@ on_both! {
     a_file_is_active_once_all_of_its_rows_are_there
     an_abandoned_file_leaves_nothing
     each_row_comes_as_it_is_written
+    blocks_of_a_file_may_be_added_at_once
 }
 
 fn chunk(import: ImportId, campaign: CampaignId, ordinal: u32, numbers: &[u64]) -> NewChunk {
@@ -229,5 +230,22 @@ async fn each_row_comes_as_it_is_written(bench: &Bench) {
     assert_eq!(bench.raw.int("SELECT count(*) FROM messages WHERE updated_at <> queued_at").await, 0);
     assert_eq!(stored[0].split(' ').nth(6), Some(&*msisdn(0).to_string()));
     bench.ledger.finish_import(import, at(2)).await.unwrap();
+    bench.stepped(2).await;
+}
+
+async fn blocks_of_a_file_may_be_added_at_once(bench: &Bench) {
+    let numbers: Vec<u64> = (0..6_000).collect();
+    let (import, campaign) = bench.begin(&bench.new_import("spring", numbers.len(), 0), 0).await;
+    let chunks: Vec<NewChunk> =
+        (0..).zip(numbers.chunks(500)).map(|(nth, numbers)| chunk(import, campaign, nth, numbers)).collect();
+    let add = async |blocks: &[NewChunk]| {
+        for block in blocks.rchunks(2) {
+            bench.ledger.append_chunks(import, block, at(1)).await.unwrap();
+        }
+    };
+    let (earlier, later) = chunks.split_at(6);
+    tokio::join!(add(earlier), add(later));
+    assert_eq!(bench.ledger.finish_import(import, at(2)).await.unwrap().sendable, 6_000);
+    assert_eq!(bench.raw.int("SELECT count(DISTINCT id) FROM messages WHERE state = 'queued'").await, 6_000);
     bench.stepped(2).await;
 }
