@@ -124,7 +124,9 @@ impl<'a> Services<'a> {
             }
             let ended = running.process.wait(DEADLINE);
             let at_a_point = ended.code.is_none() && ended.stderr.contains("crash point: ");
-            let as_asked = self.asked && ended.code == Some(0);
+            // A signal that comes before the program listens ends it before it has said or done anything.
+            let unheard = ended.code.is_none() && ended.stderr.is_empty();
+            let as_asked = self.asked && (ended.code == Some(0) || unheard);
             assert!(at_a_point || as_asked, "a service ended by itself: {}", ended.stderr);
             self.ended_at_points += usize::from(at_a_point);
             self.start(running.service, self.crier, false);
