@@ -433,8 +433,18 @@ async fn restore(later: Duration, in_call: bool) {
     }
     with(Sim::lose_all_processes);
     ledger.simulated_restore().await.expect("its words are SQL");
+    let campaigns = || with(|sim| sim.model.borrow().campaigns.clone());
+    let before = campaigns();
     with(Sim::recall_copy);
     ledger.begin_quarantine("ann", "restored", None, ledger.now()).await.expect("the ledger is there");
+    // Nobody else knows that what was paused when the copy was made has been resumed or cancelled since.
+    for (id, _) in campaigns().into_iter().filter(|(_, state)| state == "paused") {
+        let _ = match before.get(&id).map(String::as_str) {
+            Some("active") => ledger.resume(CampaignId(id), ANN, ledger.now()).await,
+            Some("cancelled") => ledger.cancel(CampaignId(id), ANN, ledger.now()).await,
+            _ => continue,
+        };
+    }
 }
 
 async fn resolve(how: u32) {
