@@ -292,7 +292,7 @@ impl Book {
     pub(crate) fn any_listed(&self, rng: &mut Rng, now: Timestamp) -> Option<usize> {
         let listed: Vec<usize> =
             (0..self.texts.len()).filter(|at| !self.texts[*at].deleted && self.texts[*at].listed_at <= now).collect();
-        (!listed.is_empty()).then(|| *rng.pick(&listed))
+        (!listed.is_empty()).then(|| rng.pick(&listed))
     }
 }
 

@@ -270,12 +270,12 @@ const LOADS: [&str; 3] = ["begin to load a file", "load rows into the ledger", "
 impl Fault {
     pub(crate) fn list(rng: &mut Rng, scenario: &Scenario) -> Vec<Self> {
         // One of ten seeds has nothing go wrong but what its world does by itself.
-        let count = *rng.pick(&[0, 1, 2, 3, 3, 4, 5, 6, 8, 12]);
+        let count = rng.pick(&[0, 1, 2, 3, 3, 4, 5, 6, 8, 12]);
         // Each seed leans towards two dangers, so that they meet.
         let leaning = [rng.of(0, 14), rng.of(0, 14)];
         let mut faults = Vec::new();
         for _ in 0..count {
-            let kind = if rng.percent(60) { *rng.pick(&leaning) } else { rng.of(0, 21) };
+            let kind = if rng.percent(60) { rng.pick(&leaning) } else { rng.of(0, 21) };
             faults.push(Self::of_kind(kind, rng, scenario));
         }
         faults
@@ -284,7 +284,7 @@ impl Fault {
     /// Who holds a batch is asked to stop, often when no token is to be had for minutes.
     pub(crate) fn stopped(rng: &mut Rng) -> Vec<Self> {
         let places = [Place::After("claim a chunk"), Place::Before("mark a batch as being sent")];
-        let stop = |rng: &mut Rng| Self::Stop { at: *rng.pick(&places), nth: rng.of(1, 12) };
+        let stop = |rng: &mut Rng| Self::Stop { at: rng.pick(&places), nth: rng.of(1, 12) };
         vec![Self::Revoke { at_s: rng.of(1, 30), burn: true }, stop(rng), stop(rng)]
     }
 
@@ -301,40 +301,40 @@ impl Fault {
         let write = |rng: &mut Rng| Self::Write {
             at_s: rng.of(1, 120),
             nth: rng.of(0, 40) / rng.of(1, 12),
-            word: *rng.pick(&["STOP", "Stop.", "start", "Thanks"]),
+            word: rng.pick(&["STOP", "Stop.", "start", "Thanks"]),
             lag_s: rng.of(0, scenario.settle_s - 8) * rng.of(0, 2),
         };
         (0..count).map(|_| write(rng)).collect()
     }
 
     fn of_kind(kind: u32, rng: &mut Rng, scenario: &Scenario) -> Self {
-        let done = *rng.pick(&[0, 0, 30, 60, 100, 100, 100]);
+        let done = rng.pick(&[0, 0, 30, 60, 100, 100, 100]);
         let nth = rng.of(0, 14);
         let at_s = rng.of(1, 300);
         match kind {
             0 => Self::Send { nth, what: SendFault::TimedOut { done, late: rng.percent(50) } },
-            1 => Self::Send { nth, what: SendFault::Status { status: *rng.pick(&[500, 502, 504, 302, 200]), done } },
+            1 => Self::Send { nth, what: SendFault::Status { status: rng.pick(&[500, 502, 504, 302, 200]), done } },
             2 => Self::Send { nth, what: SendFault::Broken { done } },
-            3 => Self::Send { nth, what: SendFault::AcceptedInPart { done: *rng.pick(&[0, 40, 80]) } },
-            4 => Self::Send { nth, what: SendFault::Refused { status: *rng.pick(&[0, 401, 413, 422, 429]) } },
-            5 => Self::Crash { at: *rng.pick(&[Place::Request, Place::Answer]), nth },
+            3 => Self::Send { nth, what: SendFault::AcceptedInPart { done: rng.pick(&[0, 40, 80]) } },
+            4 => Self::Send { nth, what: SendFault::Refused { status: rng.pick(&[0, 401, 413, 422, 429]) } },
+            5 => Self::Crash { at: rng.pick(&[Place::Request, Place::Answer]), nth },
             6 => Self::Freeze {
-                at: *rng.pick(&[Place::Request, Place::Answer, Place::After("mark a batch as being sent")]),
+                at: rng.pick(&[Place::Request, Place::Answer, Place::After("mark a batch as being sent")]),
                 nth,
-                secs: *rng.pick(&[3, 30, 100, 300, 900, 2_400, 3_600]),
+                secs: rng.pick(&[3, 30, 100, 300, 900, 2_400, 3_600]),
             },
             7 => {
-                let operation = *rng.pick(&COMMITS);
+                let operation = rng.pick(&COMMITS);
                 let at = if rng.percent(40) { Place::Before(operation) } else { Place::After(operation) };
                 Self::Crash { at, nth: rng.of(0, 10) }
             }
-            8 => Self::CommitLost { operation: *rng.pick(&COMMITS), nth: rng.of(0, 8) },
+            8 => Self::CommitLost { operation: rng.pick(&COMMITS), nth: rng.of(0, 8) },
             9 => Self::OptOut { claim: rng.of(0, 8), row: rng.of(0, 40) },
             10 => match rng.of(0, 3) {
                 0 => Self::Revoke { at_s, burn: rng.percent(40) },
                 1 => Self::Token {
                     nth: rng.of(0, 4),
-                    what: *rng.pick(&[
+                    what: rng.pick(&[
                         TokenFault::Lost,
                         TokenFault::Status(500),
                         TokenFault::Status(429),
@@ -346,7 +346,7 @@ impl Fault {
             11 => Self::Flicker { at_s: rng.of(1, 60), secs: rng.of(60, 900) },
             12 => {
                 let late = QueueFault::Late(rng.of(1, 200));
-                Self::Queue { nth, what: *rng.pick(&[QueueFault::Lose, QueueFault::Double, late, QueueFault::Flush]) }
+                Self::Queue { nth, what: rng.pick(&[QueueFault::Lose, QueueFault::Double, late, QueueFault::Flush]) }
             }
             13 => match rng.of(0, 4) {
                 0 => Self::Pause { claim: rng.of(0, 6), secs: rng.of(5, 400) },
@@ -355,7 +355,7 @@ impl Fault {
             },
             14 => Self::Read {
                 nth: rng.of(0, 40),
-                what: *rng.pick(&[
+                what: rng.pick(&[
                     ReadFault::Status(500),
                     ReadFault::Status(429),
                     ReadFault::Status(401),
@@ -374,11 +374,11 @@ impl Fault {
                 by_s: i32::try_from(rng.of(0, 1_200)).expect("small") - 600,
             },
             17 => {
-                let operation = *rng.pick(&LOADS);
+                let operation = rng.pick(&LOADS);
                 let (before, after) = (Place::Before(operation), Place::After(operation));
                 match rng.of(0, 6) {
                     0 => Self::CommitLost { operation, nth: rng.of(0, 5) },
-                    1 => Self::Freeze { at: before, nth: rng.of(0, 5), secs: *rng.pick(&[10, 100, 400]) },
+                    1 => Self::Freeze { at: before, nth: rng.of(0, 5), secs: rng.pick(&[10, 100, 400]) },
                     2 => Self::Crash { at: before, nth: rng.of(0, 5) },
                     _ => Self::Crash { at: after, nth: rng.of(0, 5) },
                 }
@@ -395,7 +395,7 @@ impl Fault {
                     Place::After("record the outcome of a batch"),
                     Place::After("settle attempts"),
                 ];
-                Self::Stop { at: *rng.pick(&places), nth: rng.of(0, 10) }
+                Self::Stop { at: rng.pick(&places), nth: rng.of(0, 10) }
             }
             19 => Self::Flush { at_s: rng.of(1, 120) },
             _ => Self::DiskFull { at_s: rng.of(1, 200), secs: rng.of(1, 90) },

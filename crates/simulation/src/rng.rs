@@ -31,7 +31,7 @@ impl Rng {
         self.of(0, 100) < chance
     }
 
-    pub(crate) fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
-        &from[self.of(0, u32::try_from(from.len()).expect("short")) as usize]
+    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.of(0, u32::try_from(from.len()).expect("short")) as usize]
     }
 }

@@ -354,6 +354,7 @@ impl Sim {
     }
 
     /// Takes a part of a request's destinations, in hundredths.
+    #[expect(clippy::too_many_arguments, reason = "a request's parts, and what becomes of it")]
     fn effect(
         &self,
         attempt: i64,

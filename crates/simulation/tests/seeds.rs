@@ -4,7 +4,7 @@
 //! SIM_FROM     the first of them
 //! SIM_SEED     the seed that `replay` prints
 //! SIM_MUTANT   the rule that is broken in `replay`
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may end with a panic, and says what it did")]
+#![expect(clippy::unwrap_used, reason = "a test may end with a panic, and says what it did")]
 
 use campaign::mutant::Mutant;
 use simulation::{Ended, Fault, Scenario, Template, fault::SendFault, run, shrink};
