@@ -94,11 +94,17 @@ async fn accept(bench: &Bench, campaign: &Launched, second: i64) {
     bench.finish(campaign.chunk(), second).await;
 }
 
-async fn a_row_that_can_not_be_told_from_a_sent_one_is_held_although_another_was_open_in_the_backup(bench: &Bench) {
+/// Three campaigns, each with one row, to the same number from the same sender.
+async fn three_to_one_person(bench: &Bench) -> Vec<Launched> {
     let mut rows = Vec::new();
     for name in ["one", "two", "three"] {
         rows.push(bench.campaign(name, &[1]).await);
     }
+    rows
+}
+
+async fn a_row_that_can_not_be_told_from_a_sent_one_is_held_although_another_was_open_in_the_backup(bench: &Bench) {
+    let rows = three_to_one_person(bench).await;
     accept(bench, &rows[0], 1).await;
     begin(bench, 600).await;
     let gap = [listed(11, 1, "hello", 2, Some(Delivery::Sent)), listed(12, 1, "hello", 30, Some(Delivery::Pending))];
@@ -112,10 +118,7 @@ async fn a_row_that_can_not_be_told_from_a_sent_one_is_held_although_another_was
 }
 
 async fn who_waits_behind_an_open_row_is_in_no_attempt(bench: &Bench) {
-    let mut rows = Vec::new();
-    for name in ["one", "two", "three"] {
-        rows.push(bench.campaign(name, &[1]).await);
-    }
+    let rows = three_to_one_person(bench).await;
     // The list shows its text later than that of the gap.
     accept(bench, &rows[0], 40).await;
     begin(bench, 600).await;
