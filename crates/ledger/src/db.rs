@@ -181,7 +181,7 @@ macro_rules! load_tx {
             }
             $crate::db::Db::Sqlite(_) | $crate::db::Db::Postgres(_) => None,
         };
-        $crate::db::write_tx!($ledger, $operation, load, "BEGIN IMMEDIATE", |$tx, $dialect| {
+        $crate::db::write_tx!($ledger, $operation, load, $crate::db::BEGIN_QUICK, |$tx, $dialect| {
             if $dialect == $crate::db::Dialect::Postgres {
                 let statement = "SET LOCAL synchronous_commit TO off";
                 $crate::error::During::during(sqlx::query(statement).execute(&mut *$tx).await, $operation)?;
@@ -220,7 +220,7 @@ pub(crate) use {load_tx, quick_tx, read_conn, write_tx};
 #[cfg_attr(feature = "simulated", allow(dead_code, clippy::allow_attributes, reason = "the simulation has no disk"))]
 pub(crate) const BEGIN_LASTING: &str = "PRAGMA synchronous = FULL; BEGIN IMMEDIATE";
 
-/// Begins one whose commit does not: see [`quick_tx`].
+/// Begins one whose commit does not: see [`quick_tx`] and [`load_tx`].
 #[cfg_attr(feature = "simulated", allow(dead_code, clippy::allow_attributes, reason = "the simulation has no disk"))]
 pub(crate) const BEGIN_QUICK: &str = "PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE";
 
@@ -280,7 +280,7 @@ impl Ledger {
             let path = std::fs::canonicalize(&path).during(operation)?;
             let read = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options.clone());
             // Rows that come in their keys' order need few pages at a time.
-            let options = options.synchronous(SqliteSynchronous::Normal).pragma("cache_size", "-2048");
+            let options = options.pragma("cache_size", "-2048");
             let load = SqlitePoolOptions::new().max_connections(1).connect_lazy_with(options.clone());
             let sqlite = Sqlite {
                 write,
