@@ -389,8 +389,9 @@ pub(crate) fn or_settled() -> &'static str {
     }
 }
 
-/// What refers to another table stands after it, as it was made.
-const TABLES: &str = "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name LIKE 'sqlite_%', rowid";
+/// The tables of the ledger. What refers to another stands after it, as it was made.
+const TABLES: &str =
+    "SELECT name FROM sqlite_schema WHERE type = 'table' AND name <> 'sim_log' ORDER BY name LIKE 'sqlite_%', rowid";
 
 /// Stands in for [`tokio::spawn`]: the task ends with its process.
 pub fn spawn<T: 'static>(task: impl Future<Output = T> + 'static) -> oneshot::Receiver<T> {
@@ -464,30 +465,43 @@ impl Ledger {
 
     /// Keeps a copy of all that it holds.
     pub async fn simulated_copy(&self) -> Result<()> {
-        self.simulated_each("copy the ledger", "", |table| {
+        self.simulated_tables_do("copy the ledger", |tables| {
             // Made once: a new temporary table has SQLite prepare every statement anew.
-            format!(
-                "CREATE TEMP TABLE IF NOT EXISTS copy_{table} AS SELECT * FROM main.{table} WHERE 0;
-                 DELETE FROM temp.copy_{table}; INSERT INTO temp.copy_{table} SELECT * FROM main.{table};"
-            )
+            let copy = |table: &String| {
+                format!(
+                    "CREATE TEMP TABLE IF NOT EXISTS copy_{table} AS SELECT * FROM main.{table} WHERE 0;
+                     DELETE FROM temp.copy_{table}; INSERT INTO temp.copy_{table} SELECT * FROM main.{table};"
+                )
+            };
+            tables.iter().map(copy).collect()
         })
         .await
     }
 
     /// Puts the copy in its place, with a log in which nothing stands.
     pub async fn simulated_restore(&self) -> Result<()> {
-        self.simulated_each("restore the ledger", "DELETE FROM sim_log;", |table| {
-            format!("DELETE FROM main.{table}; INSERT INTO main.{table} SELECT * FROM temp.copy_{table};")
-        })
-        .await
+        self.simulated_tables_do("restore the ledger", |tables| Self::simulated_fill(tables, "temp.copy_")).await
     }
 
-    async fn simulated_each(&self, operation: &'static str, then: &str, does: impl Fn(&str) -> String) -> Result<()> {
+    /// A script that puts into each table what stands in its twin, whose name begins as given; the log is empty then.
+    ///
+    /// In this order no row refers to one that is not there. Were that left to the commit instead, by a pragma, SQLite would
+    /// prepare every statement anew.
+    pub fn simulated_fill(tables: &[String], twin: &str) -> String {
+        let empty = tables.iter().rev().map(|table| format!("DELETE FROM main.{table};\n"));
+        let fill = tables.iter().map(|table| format!("INSERT INTO main.{table} SELECT * FROM {twin}{table};\n"));
+        format!("{}DELETE FROM sim_log;\n", empty.chain(fill).collect::<String>())
+    }
+
+    async fn simulated_tables_do(
+        &self,
+        operation: &'static str,
+        script: impl FnOnce(&[String]) -> String,
+    ) -> Result<()> {
         let Db::Sqlite(db) = &self.db else { return Ok(()) };
         let mut turn = db.only.turn(operation).await.during(operation)?;
         let tables: Vec<String> = sqlx::query_scalar(TABLES).fetch_all(&mut *turn).await.during(operation)?;
-        let each: String = tables.iter().map(|table| does(table)).collect();
-        let script = format!("BEGIN; PRAGMA defer_foreign_keys = ON; {each} {then} COMMIT");
+        let script = format!("BEGIN; {} COMMIT", script(&tables));
         sqlx::raw_sql(crate::db::sql(script)).execute(&mut *turn).await.during(operation)?;
         db.only.logged.store(false, Ordering::Release);
         Ok(())

@@ -143,11 +143,7 @@ impl Template {
             let tables = ledger.simulated_tables().await.expect("it has some");
             (ledger, tables)
         });
-        // In this order no row refers to one that is not there. Were that left to the commit instead, by a pragma, SQLite would prepare
-        // every statement anew.
-        let empty = tables.iter().rev().map(|table| format!("DELETE FROM main.{table};\n"));
-        let fill = tables.iter().map(|table| format!("INSERT INTO main.{table} SELECT * FROM fresh.of_{table};\n"));
-        template.anew = format!("BEGIN;\n{}DELETE FROM sim_log; COMMIT", empty.chain(fill).collect::<String>());
+        template.anew = format!("BEGIN;\n{}COMMIT", Ledger::simulated_fill(&tables, "fresh.of_"));
         template.idle.lock().expect("nobody panics with it").push((None, ledger));
         template
     }
