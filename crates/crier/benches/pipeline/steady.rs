@@ -8,7 +8,7 @@ use std::{
     fs,
     time::{Duration, Instant},
 };
-use testbed::{Process, eventually};
+use testbed::{Process, Signal, eventually};
 
 /// Processor time a recipient and memory of a worker and a reconciler, for a tenth and for all of the recipients.
 pub(crate) fn growth(sizes: Sizes) {
@@ -71,8 +71,39 @@ pub(crate) fn redis(sizes: Sizes) {
     }
 }
 
-/// A small urgent campaign while a large one is sent.
+/// A small urgent campaign while a large one is sent; then two that are equal.
 pub(crate) fn fair(sizes: Sizes) {
+    urgent(sizes);
+    equal(sizes);
+}
+
+/// How many rows of a campaign are in these states.
+fn rows_in(bench: &Bench, name: &str, states: &[&str]) -> u64 {
+    let summary = bench.done(bench.crier(&["status", name, "--json"]));
+    let summary: serde_json::Value = serde_json::from_str(&summary).expect("status prints JSON");
+    states.iter().filter_map(|state| summary[0]["states"][state].as_u64()).sum()
+}
+
+/// How much of each of two equal campaigns is out when half of both is.
+fn equal(sizes: Sizes) {
+    let bench = Bench::start(Place::servers(), &unlimited());
+    let rows = u64::from(sizes.recipients);
+    for (name, add) in [("first", 0), ("second", 1)] {
+        let file = format!("{name}.csv");
+        bench.file(&file, sizes.recipients, |n, number| {
+            format!("{},ACME,Our sale starts on Friday.,{name}-{n}", number + add)
+        });
+        bench.done(bench.crier(&["ingest", &file]));
+    }
+    let mut worker = bench.crier(&["worker"]);
+    eventually("half of both is out", LONG, || bench.accepted() >= rows);
+    worker.signal(Signal::Term);
+    bench.done(worker);
+    let out = ["first", "second"].map(|name| rows - rows_in(&bench, name, &["queued"]));
+    println!("fair      two equal campaigns of {rows}: {} and {} rows were out when half of both was", out[0], out[1]);
+}
+
+fn urgent(sizes: Sizes) {
     let bench = Bench::start(Place::servers(), &unlimited());
     let large = sizes.recipients * 10;
     bench.one_text("large.csv", large);
@@ -84,13 +115,7 @@ pub(crate) fn fair(sizes: Sizes) {
     bench.done(bench.crier(&["ingest", "urgent.csv", "--priority", "high"]));
     let loaded = began.elapsed();
     // Asked of the ledger now and then: the book does not tell one sender's texts from another's.
-    let all_sent = |name: &str| {
-        let summary = bench.done(bench.crier(&["status", name, "--json"]));
-        let summary: serde_json::Value = serde_json::from_str(&summary).expect("status prints JSON");
-        let states = &summary[0]["states"];
-        states["queued"].is_null() && states["sending"].is_null()
-    };
-    eventually("the urgent one is sent", LONG, || all_sent("urgent"));
+    eventually("the urgent one is sent", LONG, || rows_in(&bench, "urgent", &["queued", "sending"]) == 0);
     let (took, of_large) = (began.elapsed(), bench.accepted());
     println!(
         "fair      50 urgent rows beside {large}: sent {:.2} s after their launch began (loading took {:.2} s), when {of_large} texts were out",
