@@ -11,10 +11,18 @@ use crate::{
     error::During,
 };
 use campaign::mutant::Mutant;
+use futures::{
+    TryStreamExt as _,
+    future::{BoxFuture, ready},
+    stream::{self, BoxStream, StreamExt as _},
+};
 use jiff::{SignedDuration, Timestamp};
 use sqlx::{
-    Connection as _, SqliteConnection,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+    Connection as _, Describe, Either, Execute, Executor, SqlStr, SqliteConnection,
+    sqlite::{
+        SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteQueryResult, SqliteRow, SqliteStatement,
+        SqliteSynchronous, SqliteTypeInfo,
+    },
 };
 use std::{
     cell::RefCell,
@@ -47,7 +55,7 @@ pub enum Fate {
 }
 
 /// One line of the log that triggers write.
-#[derive(Clone, Debug, sqlx::FromRow)]
+#[derive(Clone, Debug, serde::Deserialize)]
 pub struct Change {
     /// Its number.
     pub seq: i64,
@@ -110,20 +118,118 @@ pub(crate) struct Only {
     logged: Arc<AtomicBool>,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Transaction {
+    None,
+    /// It begins with the next statement.
+    Begins,
+    /// At the beginning of a turn: it was left by who failed or ended in it.
+    Open,
+}
+
+/// sqlx's own transaction crosses over to the database's thread and back twice at its beginning, twice at its end and once for what
+/// it changed: most of what a run costs are these crossings. Here the first statement goes with BEGIN before it, and COMMIT
+/// goes before the next statement, whoever makes it: nobody can look in between.
 #[derive(Debug)]
-struct Connection {
+pub(crate) struct Connection {
     sqlite: SqliteConnection,
-    /// A transaction was left by who failed or ended in it: whoever comes next takes it back.
-    left: bool,
+    transaction: Transaction,
+    /// The one before is done, and not yet committed.
+    commits: bool,
 }
 
 impl Connection {
     async fn take_back(&mut self) {
-        if self.left {
+        if self.transaction == Transaction::Open {
             // Where it did not even begin there is nothing to take back.
             let _ = sqlx::query("ROLLBACK").execute(&mut self.sqlite).await;
-            self.left = false;
         }
+        self.transaction = Transaction::None;
+    }
+
+    /// The connection itself, in the transaction that was to begin.
+    pub(crate) async fn begun(&mut self) -> sqlx::Result<&mut SqliteConnection> {
+        let (first, statements) = self.first();
+        if statements > 0 {
+            sqlx::query(first).execute(&mut self.sqlite).await?;
+        }
+        Ok(&mut self.sqlite)
+    }
+
+    /// What goes before the next statement, and how many statements that are.
+    fn first(&mut self) -> (&'static str, usize) {
+        let begins = self.transaction == Transaction::Begins;
+        if begins {
+            self.transaction = Transaction::Open;
+        }
+        match (std::mem::replace(&mut self.commits, false), begins) {
+            (false, false) => ("", 0),
+            (false, true) => ("BEGIN IMMEDIATE; ", 1),
+            (true, false) => ("COMMIT; ", 1),
+            (true, true) => ("COMMIT; BEGIN IMMEDIATE; ", 2),
+        }
+    }
+}
+
+type Steps<'e> = BoxStream<'e, sqlx::Result<Either<SqliteQueryResult, SqliteRow>>>;
+
+impl<'c> Executor<'c> for &'c mut Connection {
+    type Database = sqlx::Sqlite;
+
+    fn fetch_many<'e, 'q: 'e, E>(self, mut query: E) -> Steps<'e>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Self::Database>,
+    {
+        let arguments = match query.take_arguments() {
+            Ok(arguments) => arguments,
+            Err(error) => return stream::once(ready(Err(sqlx::Error::Encode(error)))).boxed(),
+        };
+        let (first, mut before) = self.first();
+        if before == 0 {
+            return self.sqlite.fetch_many((query.sql(), arguments));
+        }
+        let all = crate::db::sql(format!("{first}{}", query.sql().as_str()));
+        let asked_for = move |step: &sqlx::Result<_>| {
+            let is_before = before > 0 && step.is_ok();
+            before -= usize::from(is_before);
+            ready(!is_before)
+        };
+        self.sqlite.fetch_many((all, arguments)).filter(asked_for).boxed()
+    }
+
+    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, sqlx::Result<Option<SqliteRow>>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Self::Database>,
+    {
+        let mut steps = self.fetch_many(query);
+        Box::pin(async move {
+            while let Some(step) = steps.try_next().await? {
+                if let Either::Right(row) = step {
+                    return Ok(Some(row));
+                }
+            }
+            Ok(None)
+        })
+    }
+
+    fn prepare_with<'e>(
+        self,
+        sql: SqlStr,
+        parameters: &'e [SqliteTypeInfo],
+    ) -> BoxFuture<'e, sqlx::Result<SqliteStatement>>
+    where
+        'c: 'e,
+    {
+        self.sqlite.prepare_with(sql, parameters)
+    }
+
+    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, sqlx::Result<Describe<Self::Database>>>
+    where
+        'c: 'e,
+    {
+        self.sqlite.describe(sql)
     }
 }
 
@@ -132,49 +238,45 @@ pub(crate) struct Turn<'a>(MutexGuard<'a, Connection>);
 
 impl Turn<'_> {
     pub(crate) async fn begin(&mut self) -> sqlx::Result<Tx<'_>> {
-        self.0.left = true;
-        sqlx::query("BEGIN IMMEDIATE").execute(&mut self.0.sqlite).await?;
+        self.0.transaction = Transaction::Begins;
         Ok(Tx(&mut self.0))
     }
 }
 
 impl Deref for Turn<'_> {
-    type Target = SqliteConnection;
-    fn deref(&self) -> &SqliteConnection {
-        &self.0.sqlite
+    type Target = Connection;
+    fn deref(&self) -> &Connection {
+        &self.0
     }
 }
 
 impl DerefMut for Turn<'_> {
-    fn deref_mut(&mut self) -> &mut SqliteConnection {
-        &mut self.0.sqlite
+    fn deref_mut(&mut self) -> &mut Connection {
+        &mut self.0
     }
 }
 
-/// A transaction. sqlx's own crosses over to the database's thread and back twice at its beginning, twice at its end and once
-/// for what it changed: most of what a run costs are these crossings. This one needs one, and one.
+/// A transaction.
 pub(crate) struct Tx<'a>(&'a mut Connection);
 
 impl Tx<'_> {
     pub(crate) async fn commit(self) -> sqlx::Result<()> {
-        if self.0.left {
-            sqlx::query("COMMIT").execute(&mut self.0.sqlite).await?;
-            self.0.left = false;
-        }
+        self.0.commits |= self.0.transaction == Transaction::Open;
+        self.0.transaction = Transaction::None;
         Ok(())
     }
 }
 
 impl Deref for Tx<'_> {
-    type Target = SqliteConnection;
-    fn deref(&self) -> &SqliteConnection {
-        &self.0.sqlite
+    type Target = Connection;
+    fn deref(&self) -> &Connection {
+        self.0
     }
 }
 
 impl DerefMut for Tx<'_> {
-    fn deref_mut(&mut self) -> &mut SqliteConnection {
-        &mut self.0.sqlite
+    fn deref_mut(&mut self) -> &mut Connection {
+        self.0
     }
 }
 
@@ -223,7 +325,7 @@ impl Only {
                 seen.store(true, Ordering::Release);
             }
         });
-        let connection = Connection { sqlite: connection, left: false };
+        let connection = Connection { sqlite: connection, transaction: Transaction::None, commits: false };
         Ok(Self { connection: Arc::new(Mutex::new(connection)), logged })
     }
 
@@ -243,6 +345,9 @@ impl Only {
     async fn idle(&self) -> MutexGuard<'_, Connection> {
         let mut connection = self.connection.lock().await;
         connection.take_back().await;
+        if std::mem::replace(&mut connection.commits, false) {
+            sqlx::query("COMMIT").execute(&mut connection.sqlite).await.expect("nothing of it is left to be checked");
+        }
         connection
     }
 
@@ -253,14 +358,15 @@ impl Only {
         if !self.logged.swap(false, Ordering::AcqRel) {
             return Ok(Vec::new());
         }
-        let changes = sqlx::query_as(
-            "SELECT seq, kind, id, was, \"is\", a, b, text FROM sim_log WHERE seq > $1 ORDER BY seq; COMMIT",
+        let changes: Vec<String> = sqlx::query_scalar(
+            "SELECT json_group_array(json_array(seq, kind, id, was, \"is\", a, b, text) ORDER BY seq) FROM sim_log WHERE seq > $1; COMMIT",
         )
         .bind(read_to)
-        .fetch_all(&mut **tx)
+        .fetch_all(&mut *tx.0)
         .await
         .during(operation)?;
-        tx.0.left = false;
+        let changes: Vec<Change> = serde_json::from_str(&changes[0]).expect("it is as asked for");
+        tx.0.transaction = Transaction::None;
         Ok(changes)
     }
 }
@@ -283,7 +389,9 @@ pub(crate) fn or_settled() -> &'static str {
     }
 }
 
-const TABLES: &str = "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name";
+/// The tables of the ledger. What refers to another stands after it, as it was made.
+const TABLES: &str =
+    "SELECT name FROM sqlite_schema WHERE type = 'table' AND name <> 'sim_log' ORDER BY name LIKE 'sqlite_%', rowid";
 
 /// Stands in for [`tokio::spawn`]: the task ends with its process.
 pub fn spawn<T: 'static>(task: impl Future<Output = T> + 'static) -> oneshot::Receiver<T> {
@@ -320,7 +428,10 @@ impl Ledger {
             .journal_mode(SqliteJournalMode::Memory)
             .synchronous(SqliteSynchronous::Off)
             .foreign_keys(true)
-            .statement_cache_capacity(400)
+            // With and without BEGIN and COMMIT.
+            .statement_cache_capacity(1_600)
+            // All of an answer, so that the database need not wait for its reader.
+            .row_buffer_size(10_000)
             .pragma("temp_store", "memory");
         let only = Only::open(&options).await.during("open the simulated ledger")?;
         // Nobody asks the pool of the simulation: what it opened would be another ledger.
@@ -354,30 +465,43 @@ impl Ledger {
 
     /// Keeps a copy of all that it holds.
     pub async fn simulated_copy(&self) -> Result<()> {
-        self.simulated_each("copy the ledger", "", |table| {
+        self.simulated_tables_do("copy the ledger", |tables| {
             // Made once: a new temporary table has SQLite prepare every statement anew.
-            format!(
-                "CREATE TEMP TABLE IF NOT EXISTS copy_{table} AS SELECT * FROM main.{table} WHERE 0;
-                 DELETE FROM temp.copy_{table}; INSERT INTO temp.copy_{table} SELECT * FROM main.{table};"
-            )
+            let copy = |table: &String| {
+                format!(
+                    "CREATE TEMP TABLE IF NOT EXISTS copy_{table} AS SELECT * FROM main.{table} WHERE 0;
+                     DELETE FROM temp.copy_{table}; INSERT INTO temp.copy_{table} SELECT * FROM main.{table};"
+                )
+            };
+            tables.iter().map(copy).collect()
         })
         .await
     }
 
     /// Puts the copy in its place, with a log in which nothing stands.
     pub async fn simulated_restore(&self) -> Result<()> {
-        self.simulated_each("restore the ledger", "DELETE FROM sim_log;", |table| {
-            format!("DELETE FROM main.{table}; INSERT INTO main.{table} SELECT * FROM temp.copy_{table};")
-        })
-        .await
+        self.simulated_tables_do("restore the ledger", |tables| Self::simulated_fill(tables, "temp.copy_")).await
     }
 
-    async fn simulated_each(&self, operation: &'static str, then: &str, does: impl Fn(&str) -> String) -> Result<()> {
+    /// A script that puts into each table what stands in its twin, whose name begins as given; the log is empty then.
+    ///
+    /// In this order no row refers to one that is not there. Were that left to the commit instead, by a pragma, SQLite would
+    /// prepare every statement anew.
+    pub fn simulated_fill(tables: &[String], twin: &str) -> String {
+        let empty = tables.iter().rev().map(|table| format!("DELETE FROM main.{table};\n"));
+        let fill = tables.iter().map(|table| format!("INSERT INTO main.{table} SELECT * FROM {twin}{table};\n"));
+        format!("{}DELETE FROM sim_log;\n", empty.chain(fill).collect::<String>())
+    }
+
+    async fn simulated_tables_do(
+        &self,
+        operation: &'static str,
+        script: impl FnOnce(&[String]) -> String,
+    ) -> Result<()> {
         let Db::Sqlite(db) = &self.db else { return Ok(()) };
         let mut turn = db.only.turn(operation).await.during(operation)?;
         let tables: Vec<String> = sqlx::query_scalar(TABLES).fetch_all(&mut *turn).await.during(operation)?;
-        let each: String = tables.iter().map(|table| does(table)).collect();
-        let script = format!("BEGIN; PRAGMA defer_foreign_keys = ON; {each} {then} COMMIT");
+        let script = format!("BEGIN; {} COMMIT", script(&tables));
         sqlx::raw_sql(crate::db::sql(script)).execute(&mut *turn).await.during(operation)?;
         db.only.logged.store(false, Ordering::Release);
         Ok(())

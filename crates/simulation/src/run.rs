@@ -143,11 +143,7 @@ impl Template {
             let tables = ledger.simulated_tables().await.expect("it has some");
             (ledger, tables)
         });
-        let each = tables.iter().map(|table| {
-            format!("DELETE FROM main.{table}; INSERT INTO main.{table} SELECT * FROM fresh.of_{table};\n")
-        });
-        template.anew =
-            format!("BEGIN; PRAGMA defer_foreign_keys = ON;\n{}DELETE FROM sim_log; COMMIT", each.collect::<String>());
+        template.anew = format!("BEGIN;\n{}COMMIT", Ledger::simulated_fill(&tables, "fresh.of_"));
         template.idle.lock().expect("nobody panics with it").push((None, ledger));
         template
     }

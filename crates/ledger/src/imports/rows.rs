@@ -45,6 +45,13 @@ impl InsertRows for SqliteConnection {
     }
 }
 
+#[cfg(feature = "simulated")]
+impl InsertRows for crate::simulated::Connection {
+    async fn insert_rows(&mut self, chunks: &[&NewChunk], now: i64) -> sqlx::Result<()> {
+        into_sqlite(self.begun().await?, chunks, now).await
+    }
+}
+
 impl InsertRows for PgConnection {
     async fn insert_rows(&mut self, chunks: &[&NewChunk], now: i64) -> sqlx::Result<()> {
         into_postgres(self, chunks, now).await

@@ -154,6 +154,14 @@ fn must_be_same(postgres: &str, sqlite: &str, what: impl Fn() -> String) {
 
 #[test]
 fn any_order_of_calls_gives_the_same_answers_and_rows_on_both_databases() {
+    // Without optimisation all kinds of calls together take most of the two MiB that a test's thread has.
+    let thread = std::thread::Builder::new().stack_size(16 << 20);
+    if let Err(panic) = thread.spawn(compare_any_order_of_calls).unwrap().join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn compare_any_order_of_calls() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     // What happened can't be emptied out of SQLite: it gets a file for each trace.
     let kept: Cell<Option<World>> = Cell::new(None);
