@@ -291,6 +291,7 @@ CREATE TABLE quarantine (
     id       BIGINT PRIMARY KEY CONSTRAINT one_quarantine_row CHECK (id = 1),
     ledger   TEXT   NOT NULL,  -- names this ledger and its copies; another one when a quarantine ends
     started  BIGINT NOT NULL DEFAULT 0,  -- calls that were begun, in the order of their commits
+    opt_outs BIGINT NOT NULL DEFAULT 0,  -- how often any were entered: as long as it stays, a claim's look at them holds
     since    BIGINT,           -- the list is read back from here; NULL: there is no quarantine
     began_at BIGINT,
     began_by TEXT,
@@ -298,6 +299,13 @@ CREATE TABLE quarantine (
     read_at  BIGINT            -- when the last complete reading began
 );
 INSERT INTO quarantine (id, ledger) VALUES (1, replace(CAST(gen_random_uuid() AS TEXT), '-', ''));
+CREATE FUNCTION opt_outs_are_counted() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE quarantine SET opt_outs = opt_outs + 1;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER opt_outs_are_counted AFTER INSERT ON suppressions
+    FOR EACH STATEMENT EXECUTE FUNCTION opt_outs_are_counted();
 
 -- The oldest schema whose programs still work with this one. A migration that takes something away raises it.
 CREATE TABLE schema_floor (

@@ -11,7 +11,7 @@ pub struct Listed {
     /// To whom; `None` for a number that is none, like the 24 digits in the collection.
     pub destination: Option<Msisdn>,
     /// Its text.
-    pub text: String,
+    pub text: Arc<str>,
     /// Seconds of the gateway's clock.
     pub time: i64,
 }
@@ -57,7 +57,7 @@ pub fn match_listed(listed: &[Listed], open: &[Open]) -> Matches {
     oldest_first.dedup_by_key(|text| text.sms_id);
     let mut matches = Matches::default();
     for text in oldest_first {
-        let rows = text.destination.and_then(|destination| waiting.get_mut(&(destination, text.text.as_str())));
+        let rows = text.destination.and_then(|destination| waiting.get_mut(&(destination, &*text.text)));
         match rows.and_then(|rows| rows.pop_if(|row| row.earliest <= text.time)) {
             Some(row) => matches.found.push((row.row, text.sms_id)),
             None => matches.unexplained.push(text.sms_id),
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     fn listed(id: i64, number: u64, text: &str, time: i64) -> Listed {
-        Listed { sms_id: SmsId(id), destination: Msisdn::from_digits(number), text: text.to_owned(), time }
+        Listed { sms_id: SmsId(id), destination: Msisdn::from_digits(number), text: text.into(), time }
     }
 
     fn open(row: i64, attempt: i64, number: u64, text: &str, earliest: i64) -> Open {

@@ -7,7 +7,7 @@ use crate::{
     tokens::{Token, Tokens, hear},
     wire::{
         AddSenderAnswer, AddSenderRequest, BulkSendRequest, DialAnswer, DialMaskedRequest, DialRequest, Envelope,
-        Fields, ListParams, Paginator, RefusalAnswer, SUCCESS, SendRequest, SenderIdRow, Sms, TIME_FORMAT,
+        Fields, ListParams, Page, RefusalAnswer, SUCCESS, SendRequest, SenderIdRow, Sms, TIME_FORMAT,
     },
 };
 use campaign::{
@@ -235,7 +235,7 @@ impl Gateway {
             page: Some(query.page.max(1)),
         };
         let complete = self.read(class, "sms/list", &params).await?;
-        let page: Paginator<Sms> = page(&complete, "sms/list")?;
+        let page: Page<Sms> = page(&complete, "sms/list")?;
         let count = |value: i64| u32::try_from(value).map_err(|_| unexpected("sms/list", "a page number out of range"));
         Ok(Listed {
             rows: page.data,
@@ -265,7 +265,7 @@ impl Gateway {
         for number in 1..=SENDER_PAGES_MAX {
             let params = ListParams { page: Some(number), ..ListParams::default() };
             let complete = self.read(CallClass::Send, "sender-id/list", &params).await?;
-            let page: Paginator<SenderIdRow> = page(&complete, "sender-id/list")?;
+            let page: Page<SenderIdRow> = page(&complete, "sender-id/list")?;
             rows.extend(page.data);
             if i64::from(number) >= page.last_page {
                 break;
@@ -384,8 +384,8 @@ fn query(params: &ListParams) -> Vec<(&'static str, String)> {
     .collect()
 }
 
-fn page<T: DeserializeOwned>(complete: &Complete, call: &str) -> Result<Paginator<T>, CallError> {
-    let envelope: Envelope<Paginator<T>> = parsed(complete, call)?;
+fn page<T: DeserializeOwned>(complete: &Complete, call: &str) -> Result<Page<T>, CallError> {
+    let envelope: Envelope<Page<T>> = parsed(complete, call)?;
     succeeded(&envelope.status, call)?;
     Ok(envelope.data)
 }

@@ -15,8 +15,11 @@ pub use request::{
 pub use status::{DeliveryStatus, MessageType, ReadStatus, SenderStatus};
 
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use std::fmt;
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{self, Visitor},
+};
+use std::{borrow::Cow, fmt};
 
 /// Time format of rows and filters. Collection, "sms/list": `Y-m-d H:i:s`.
 pub const TIME_FORMAT: &str = "%Y-%m-%d %H:%M:%S";
@@ -55,7 +58,7 @@ pub struct TokenAnswer {
 }
 
 /// An id that the gateway writes as a number here and as a string there.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum NumberOrText {
     /// As in `2`.
@@ -123,6 +126,18 @@ pub struct Paginator<T> {
     /// Rows on all pages.
     #[serde(deserialize_with = "number")]
     pub total: i64,
+}
+
+/// What we read of a [`Paginator`]: most of one are addresses for a web page.
+#[derive(Deserialize)]
+pub(crate) struct Page<T> {
+    #[serde(deserialize_with = "number")]
+    pub(crate) current_page: i64,
+    pub(crate) data: Vec<T>,
+    #[serde(deserialize_with = "number")]
+    pub(crate) last_page: i64,
+    #[serde(deserialize_with = "number")]
+    pub(crate) total: i64,
 }
 
 /// One of the paginator's links.
@@ -284,33 +299,79 @@ impl<T> fmt::Debug for Paginator<T> {
     }
 }
 
+/// A number or a string, where it stands in the answer: each row of the list has seven.
+enum Scalar<'de> {
+    Number(i64),
+    Text(Cow<'de, str>),
+}
+
+impl<'de> Deserialize<'de> for Scalar<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Scalar<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number or a string")
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Self::Value, E> {
+                Ok(Scalar::Number(number))
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Self::Value, E> {
+                let number = i64::try_from(number);
+                number.map(Scalar::Number).map_err(|_| de::Error::custom("a number out of range"))
+            }
+
+            fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Scalar::Text(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Scalar::Text(Cow::Owned(text.to_owned())))
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+impl<'de> Deserialize<'de> for NumberOrText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(match Scalar::deserialize(deserializer)? {
+            Scalar::Number(number) => Self::Number(number),
+            Scalar::Text(text) => Self::Text(text.into_owned()),
+        })
+    }
+}
+
 /// An integer, also one written as a string.
 fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
-    match NumberOrText::deserialize(deserializer)? {
-        NumberOrText::Number(number) => Ok(number),
-        NumberOrText::Text(text) => text.trim().parse().map_err(|_| serde::de::Error::custom("not a number")),
+    match Scalar::deserialize(deserializer)? {
+        Scalar::Number(number) => Ok(number),
+        Scalar::Text(text) => text.trim().parse().map_err(|_| de::Error::custom("not a number")),
     }
 }
 
 /// A string, also one written as a number or as null.
 fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    Ok(match Option::<NumberOrText>::deserialize(deserializer)? {
-        Some(NumberOrText::Text(text)) => text,
-        Some(NumberOrText::Number(number)) => number.to_string(),
+    Ok(match Option::<Scalar<'de>>::deserialize(deserializer)? {
+        Some(Scalar::Text(text)) => text.into_owned(),
+        Some(Scalar::Number(number)) => number.to_string(),
         None => String::new(),
     })
 }
 
 mod time {
-    use super::{DateTime, Deserialize, Deserializer, Serializer, TIME_FORMAT};
+    use super::{DateTime, Deserialize, Deserializer, Scalar, Serializer, TIME_FORMAT, de::Error};
 
     pub(super) fn serialize<S: Serializer>(time: &DateTime, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&time.strftime(TIME_FORMAT))
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DateTime, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        DateTime::strptime(TIME_FORMAT, &text)
-            .map_err(|_| serde::de::Error::custom("not a time like 2025-05-14 06:43:39"))
+        let not_a_time = || Error::custom("not a time like 2025-05-14 06:43:39");
+        let Scalar::Text(text) = Scalar::deserialize(deserializer)? else { return Err(not_a_time()) };
+        DateTime::strptime(TIME_FORMAT, &*text).map_err(|_| not_a_time())
     }
 }

@@ -278,9 +278,10 @@ impl Ledger {
             };
             // One file has one folder of locks, whatever name it is reached by: or the living would be proven dead.
             let path = std::fs::canonicalize(&path).during(operation)?;
-            let read = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options.clone());
-            // Rows that come in their keys' order need few pages at a time.
+            // Rows that come in their keys' order need few pages at a time, and so does who only reads: all four of them would
+            // fill their caches with the same pages, which the machine has in memory anyway.
             let options = options.pragma("cache_size", "-2048");
+            let read = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options.clone());
             let load = SqlitePoolOptions::new().max_connections(1).connect_lazy_with(options.clone());
             let sqlite = Sqlite {
                 write,

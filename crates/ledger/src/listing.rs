@@ -70,13 +70,18 @@ impl Delivery {
 pub struct ListedText {
     /// What identifies and matches it.
     pub text: Listed,
-    /// The destination as listed, masked.
-    pub destination: String,
     /// Its status; `None` for a status that is none of the known ones, which is never taken for failed.
     pub delivery: Option<Delivery>,
 }
 
 impl ListedText {
+    /// To whom, masked.
+    fn to_whom(&self) -> String {
+        self.text
+            .destination
+            .map_or_else(|| "a number that can't exist".to_owned(), |number| number.masked().to_string())
+    }
+
     /// What is written down of it: a status that nobody knows is looked at again.
     fn status(&self) -> Delivery {
         self.delivery.unwrap_or(Delivery::Pending)
@@ -375,13 +380,14 @@ impl Ledger {
                 }
                 for id in &matches.unexplained {
                     let text = by_id[id];
+                    let to_whom = text.to_whom();
                     let new = sqlx::query(
                         "INSERT INTO unexplained (sms_id, sender, destination, listed_time, seen_at)
                          VALUES ($1, $2, $3, $4, $5) ON CONFLICT (sms_id) DO NOTHING",
                     )
                     .bind(id.0)
                     .bind(sender.as_str())
-                    .bind(&text.destination)
+                    .bind(&to_whom)
                     .bind(text.text.time.to_string())
                     .bind(ms(now))
                     .execute(&mut *tx)
@@ -391,8 +397,7 @@ impl Ledger {
                     applied.unexplained += new;
                     if new == 1 {
                         let detail = format!(
-                            "the gateway lists text {id} from {sender} to {}, which nothing here explains",
-                            text.destination
+                            "the gateway lists text {id} from {sender} to {to_whom}, which nothing here explains"
                         );
                         append_event!(tx, Event::new("unexplained", "reconciler", detail), now).during(operation)?;
                     }
@@ -418,9 +423,8 @@ impl Ledger {
                 applied.finals += changed;
                 telemetry::rows_became(status.state(), changed);
                 if status == Delivery::Sent {
-                    for due in due {
-                        telemetry::row_sent_after(Duration::from_millis((ms(now) - due).max(0).unsigned_abs()));
-                    }
+                    let waited = |due: i64| Duration::from_millis((ms(now) - due).max(0).unsigned_abs());
+                    telemetry::rows_sent_after(due.into_iter().map(waited));
                 }
             }
             telemetry::rows_became("accepted", some.found);

@@ -157,10 +157,9 @@ async fn way(ledger: &Ledger, analyze: impl AsyncFnOnce()) {
                 text: Listed {
                     sms_id: SmsId(i64::from(n) + 1),
                     destination: number(n),
-                    text: body.clone(),
+                    text: body.as_str().into(),
                     time: at(second).as_second(),
                 },
-                destination: "+44…".to_owned(),
                 delivery: Some(if n % ROWS == ROWS - 2 { Delivery::Pending } else { Delivery::Sent }),
             })
             .collect();

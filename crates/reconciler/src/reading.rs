@@ -6,7 +6,7 @@ use futures::{StreamExt, TryStreamExt};
 use gateway::{ListQuery, wire};
 use jiff::{SignedDuration, Timestamp};
 use ledger::{Delivery, ListedText, NotedReading};
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 /// Pages that are asked for at a time.
 const PAGES_AT_A_TIME: usize = 8;
@@ -62,7 +62,8 @@ impl Reconciler {
         let first = self.gateway.list(class, &page(1)).await?;
         self.note_skew(first.clock_skew);
         let (total, last_page) = (first.total, first.last_page);
-        let mut rows = first.rows;
+        let mut read = Read::default();
+        read.take(first.rows);
         let mut pages = futures::stream::iter(2..=last_page)
             .map(|number| {
                 let query = page(number);
@@ -72,34 +73,27 @@ impl Reconciler {
         let mut still = true;
         while let Some(next) = pages.try_next().await? {
             still &= next.total == total;
-            rows.extend(next.rows);
+            read.take(next.rows);
         }
         #[cfg(feature = "simulated")]
         let (still, total) = match campaign::mutant::Mutant::PageDriftIgnored.is_on() {
-            true => (true, rows.iter().map(|row| row.sms_id).collect::<HashSet<_>>().len() as u64),
+            true => (true, read.ids.len() as u64),
             false => (still, total),
         };
-        let distinct: HashSet<i64> = rows.iter().map(|row| row.sms_id).collect();
         span.count("pages", u64::from(last_page));
-        span.count("texts", distinct.len() as u64);
-        if !still || distinct.len() as u64 != total {
+        span.count("texts", read.ids.len() as u64);
+        if !still || read.ids.len() as u64 != total {
             tracing::warn!(
                 sender = %sender,
                 list.total = total,
-                list.distinct = distinct.len(),
+                list.distinct = read.ids.len(),
                 "the list moved while it was read; the reading does not count"
             );
             span.end("moved");
             return Ok(None);
         }
         span.end("complete");
-        let mut seen = HashSet::with_capacity(rows.len());
-        let texts = rows
-            .into_iter()
-            .filter(|row| row.message_type == wire::MessageType::Sent && seen.insert(row.sms_id))
-            .map(listed)
-            .collect();
-        Ok(Some(Reading { texts, began }))
+        Ok(Some(Reading { texts: read.texts, began }))
     }
 
     /// One page of a window: how many pages there are, and how many of its texts are pending.
@@ -127,12 +121,31 @@ impl Reconciler {
     }
 }
 
-fn listed(row: wire::Sms) -> ListedText {
-    let destination = row.destination.parse().ok().and_then(Msisdn::from_digits);
-    ListedText {
-        destination: destination.map_or_else(|| "a number that can't exist".to_owned(), |d| d.masked().to_string()),
-        delivery: delivery(&row.delivery_status),
-        text: Listed { sms_id: SmsId(row.sms_id), destination, time: row.sent_at().as_second(), text: row.text },
+/// What was read of a window so far. A window has thousands of rows and few texts: each text is kept once.
+#[derive(Default)]
+struct Read {
+    ids: HashSet<i64>,
+    texts: Vec<ListedText>,
+    bodies: HashSet<Arc<str>>,
+}
+
+impl Read {
+    fn take(&mut self, page: Vec<wire::Sms>) {
+        for row in page {
+            if !self.ids.insert(row.sms_id) || row.message_type != wire::MessageType::Sent {
+                continue;
+            }
+            let text = self.bodies.get(row.text.as_str()).map(Arc::clone).unwrap_or_else(|| {
+                let body: Arc<str> = row.text.as_str().into();
+                self.bodies.insert(Arc::clone(&body));
+                body
+            });
+            let destination = row.destination.parse().ok().and_then(Msisdn::from_digits);
+            self.texts.push(ListedText {
+                delivery: delivery(&row.delivery_status),
+                text: Listed { sms_id: SmsId(row.sms_id), destination, time: row.sent_at().as_second(), text },
+            });
+        }
     }
 }
 

@@ -52,13 +52,13 @@ pub fn file_ended(result: &'static str) {
 /// A gateway call ended.
 pub fn gateway_called(operation: &'static str, outcome: &'static str, took: Duration) {
     registry::add("crier_gateway_requests_total", &[operation, outcome], 1);
-    registry::observe("crier_gateway_request_seconds", &[operation], took.as_secs_f64());
+    registry::observe("crier_gateway_request_seconds", &[operation], [took.as_secs_f64()]);
     if outcome == "throttled" {
         registry::add("crier_gateway_throttled_total", &[], 1);
     }
 }
 
-/// A row is `sent`, so long after it could have been.
-pub fn row_sent_after(waited: Duration) {
-    registry::observe("crier_row_queued_to_sent_seconds", &[], waited.as_secs_f64());
+/// Rows are `sent`, each so long after it could have been.
+pub fn rows_sent_after(waited: impl Iterator<Item = Duration>) {
+    registry::observe("crier_row_queued_to_sent_seconds", &[], waited.map(|waited| waited.as_secs_f64()));
 }

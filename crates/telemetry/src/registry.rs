@@ -59,11 +59,13 @@ pub(crate) fn add(name: &'static str, labels: &[&'static str], count: u64) {
     with(name, labels, |_, value| value.number += count as f64);
 }
 
-pub(crate) fn observe(name: &'static str, labels: &[&'static str], observed: f64) {
+pub(crate) fn observe(name: &'static str, labels: &[&'static str], observed: impl IntoIterator<Item = f64>) {
     with(name, labels, |metric, value| {
         let Kind::Histogram(bounds) = metric.kind else { return };
-        value.number += observed;
-        value.buckets[bounds.partition_point(|bound| *bound < observed)] += 1;
+        for observed in observed {
+            value.number += observed;
+            value.buckets[bounds.partition_point(|bound| *bound < observed)] += 1;
+        }
     });
 }
 
@@ -141,9 +143,7 @@ mod tests {
 
     #[test]
     fn buckets_add_up() {
-        for seconds in [0.5, 1.0, 4.0, 100_000.0] {
-            crate::row_sent_after(Duration::from_secs_f64(seconds));
-        }
+        crate::rows_sent_after([0.5, 1.0, 4.0, 100_000.0].into_iter().map(Duration::from_secs_f64));
         let text = render();
         for line in [
             "_bucket{le=\"1\"} 2",

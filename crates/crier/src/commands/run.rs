@@ -69,8 +69,7 @@ pub(crate) async fn run(setup: Setup, args: Args) -> anyhow::Result<Done> {
             }
         }
     };
-    send(&setup, &parts, &names).await?;
-    let summaries = of(&parts.ledger, &names).await?;
+    let summaries = send(&setup, &parts, &names).await?;
     report(&setup, &parts.ledger, &summaries).await?;
     let open: u64 = summaries.iter().map(CampaignSummary::open).sum();
     if setup.stopper.asked.is_cancelled() && open > 0 {
@@ -140,8 +139,8 @@ pub(crate) async fn load_quietly(
     Ok(outcome)
 }
 
-/// Runs all stages till everything is final or held, or the process is asked to end.
-pub(crate) async fn send(setup: &Setup, parts: &Parts, names: &[String]) -> anyhow::Result<()> {
+/// Runs all stages till everything is final or held, or the process is asked to end; how far the campaigns are then.
+pub(crate) async fn send(setup: &Setup, parts: &Parts, names: &[String]) -> anyhow::Result<Vec<CampaignSummary>> {
     let mut progress = Progress::start();
     let (mut counted, mut counting) = (Instant::now(), Duration::ZERO);
     let mut look = async || {
@@ -155,7 +154,7 @@ pub(crate) async fn send(setup: &Setup, parts: &Parts, names: &[String]) -> anyh
         }
         parts.ledger.todo().await.is_ok_and(|todo| todo.is_empty())
     };
-    let result = loop {
+    let ended = loop {
         let stages = Stages::start(setup, parts, "run", &[Stage::Worker, Stage::Reconciler]).await?;
         match stages.until(Duration::from_millis(200), &mut look).await {
             Ok(End::TakenForDead) => {}
@@ -163,11 +162,12 @@ pub(crate) async fn send(setup: &Setup, parts: &Parts, names: &[String]) -> anyh
             Err(error) => break Err(error),
         }
     };
-    if let Ok(summaries) = of(&parts.ledger, names).await {
-        progress.show(&summaries);
+    let summaries = of(&parts.ledger, names).await;
+    if let Ok(summaries) = &summaries {
+        progress.show(summaries);
     }
     progress.end();
-    result
+    ended.and(summaries)
 }
 
 /// The campaigns of these names.

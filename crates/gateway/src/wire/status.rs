@@ -1,6 +1,6 @@
 //! The gateway's status words: digits in strings.
 
-use super::NumberOrText;
+use super::Scalar;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 macro_rules! statuses {
@@ -39,9 +39,9 @@ macro_rules! statuses {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                Ok(match Option::<NumberOrText>::deserialize(deserializer)? {
-                    Some(NumberOrText::Text(code)) => Self::from_code(&code),
-                    Some(NumberOrText::Number(code)) => Self::from_code(&code.to_string()),
+                Ok(match Option::<Scalar<'de>>::deserialize(deserializer)? {
+                    Some(Scalar::Text(code)) => Self::from_code(&code),
+                    Some(Scalar::Number(code)) => Self::from_code(&code.to_string()),
                     None => Self::Unknown(String::new()),
                 })
             }

@@ -123,10 +123,10 @@ pub(crate) fn listed(id: i64, number: u64, body: &str, second: i64, delivery: Op
     let text = Listed {
         sms_id: SmsId(id),
         destination: Some(msisdn(number)),
-        text: body.to_owned(),
+        text: body.into(),
         time: at(second).as_second(),
     };
-    ListedText { text, destination: "+44…".to_owned(), delivery }
+    ListedText { text, delivery }
 }
 
 pub(crate) fn timed_out() -> Outcome {
