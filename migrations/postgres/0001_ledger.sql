@@ -291,7 +291,7 @@ CREATE TABLE quarantine (
     id       BIGINT PRIMARY KEY CONSTRAINT one_quarantine_row CHECK (id = 1),
     ledger   TEXT   NOT NULL,  -- names this ledger and its copies; another one when a quarantine ends
     started  BIGINT NOT NULL DEFAULT 0,  -- calls that were begun, in the order of their commits
-    opt_outs BIGINT NOT NULL DEFAULT 0,  -- how often any were entered: as long as it stays, a claim's look at them holds
+    opt_outs BIGINT NOT NULL DEFAULT 0,  -- how often any were entered or changed: as long as it stays, a claim's look at them holds
     since    BIGINT,           -- the list is read back from here; NULL: there is no quarantine
     began_at BIGINT,
     began_by TEXT,
@@ -304,7 +304,7 @@ BEGIN
     UPDATE quarantine SET opt_outs = opt_outs + 1;
     RETURN NULL;
 END $$;
-CREATE TRIGGER opt_outs_are_counted AFTER INSERT ON suppressions
+CREATE TRIGGER opt_outs_are_counted AFTER INSERT OR UPDATE ON suppressions
     FOR EACH STATEMENT EXECUTE FUNCTION opt_outs_are_counted();
 
 -- The oldest schema whose programs still work with this one. A migration that takes something away raises it.

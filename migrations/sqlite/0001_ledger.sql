@@ -291,7 +291,7 @@ CREATE TABLE quarantine (
     id       BIGINT PRIMARY KEY CONSTRAINT one_quarantine_row CHECK (id = 1),
     ledger   TEXT   NOT NULL,  -- names this ledger and its copies; another one when a quarantine ends
     started  BIGINT NOT NULL DEFAULT 0,  -- calls that were begun, in the order of their commits
-    opt_outs BIGINT NOT NULL DEFAULT 0,  -- how often any were entered: as long as it stays, a claim's look at them holds
+    opt_outs BIGINT NOT NULL DEFAULT 0,  -- how often any were entered or changed: as long as it stays, a claim's look at them holds
     since    BIGINT,           -- the list is read back from here; NULL: there is no quarantine
     began_at BIGINT,
     began_by TEXT,
@@ -300,6 +300,10 @@ CREATE TABLE quarantine (
 );
 INSERT INTO quarantine (id, ledger) VALUES (1, lower(hex(randomblob(16))));
 CREATE TRIGGER opt_outs_are_counted AFTER INSERT ON suppressions
+BEGIN
+    UPDATE quarantine SET opt_outs = opt_outs + 1;
+END;
+CREATE TRIGGER changed_opt_outs_are_counted AFTER UPDATE ON suppressions
 BEGIN
     UPDATE quarantine SET opt_outs = opt_outs + 1;
 END;

@@ -129,15 +129,19 @@ pub struct Paginator<T> {
 }
 
 /// What we read of a [`Paginator`]: most of one are addresses for a web page.
-#[derive(Deserialize)]
-pub(crate) struct Page<T> {
+#[derive(Clone, Deserialize)]
+pub struct Page<T> {
+    /// From 1.
     #[serde(deserialize_with = "number")]
-    pub(crate) current_page: i64,
-    pub(crate) data: Vec<T>,
+    pub current_page: i64,
+    /// The rows of this page.
+    pub data: Vec<T>,
+    /// Number of the last page; 1 when there are no rows.
     #[serde(deserialize_with = "number")]
-    pub(crate) last_page: i64,
+    pub last_page: i64,
+    /// Rows on all pages.
     #[serde(deserialize_with = "number")]
-    pub(crate) total: i64,
+    pub total: i64,
 }
 
 /// One of the paginator's links.
@@ -299,7 +303,7 @@ impl<T> fmt::Debug for Paginator<T> {
     }
 }
 
-/// A number or a string, where it stands in the answer: each row of the list has seven.
+/// A number or a string, where it stands in the answer: each row of the list has eight.
 enum Scalar<'de> {
     Number(i64),
     Text(Cow<'de, str>),

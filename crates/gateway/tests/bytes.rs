@@ -7,7 +7,7 @@ use campaign::{
     outcome::{Answer, Asked, Blame, SendCall, classify},
 };
 use gateway::wire::{
-    AddSenderAnswer, BulkSendAnswer, DialAnswer, Envelope, Paginator, RefusalAnswer, SendAnswer, SenderIdRow, Sms,
+    AddSenderAnswer, BulkSendAnswer, DialAnswer, Envelope, Page, RefusalAnswer, SendAnswer, SenderIdRow, Sms,
     TokenAnswer,
 };
 use peak_alloc::PeakAlloc;
@@ -116,13 +116,13 @@ fn any_answer_is_read_or_refused() {
     for_changed("answers", &IN_ANSWERS, 2_000, |body| {
         MEMORY.reset_peak_usage();
         let before = MEMORY.current_usage();
-        if let Some(list) = read::<Envelope<Paginator<Sms>>>(body) {
+        if let Some(list) = read::<Envelope<Page<Sms>>>(body) {
             lists.set(lists.get() + 1);
             // The time is read on its way out of the crate.
             assert_eq!(list.data.data.iter().map(Sms::sent_at).count(), list.data.data.len());
         }
         read::<Envelope<Sms>>(body);
-        read::<Envelope<Paginator<SenderIdRow>>>(body);
+        read::<Envelope<Page<SenderIdRow>>>(body);
         read::<SendAnswer>(body);
         read::<BulkSendAnswer>(body);
         read::<TokenAnswer>(body);

@@ -12,6 +12,7 @@ use testbed::eventually_async;
 on_both! {
     an_opt_out_stops_what_is_not_claimed_yet
     an_opt_out_takes_back_a_batch_that_is_not_begun
+    an_opt_out_that_is_widened_by_hand_is_obeyed
     an_opt_out_says_how_many_texts_are_under_way
     an_opt_out_from_one_sender_leaves_the_others
     an_opt_out_is_entered_once_and_each_change_is_an_event
@@ -48,6 +49,14 @@ async fn an_opt_out_takes_back_a_batch_that_is_not_begun(bench: &Bench) {
     let again = bench.sending(one.chunk(), 4).await;
     assert_eq!(again.batch().destinations, [msisdn(1), msisdn(3)]);
     assert_eq!(bench.states(&one).await, "sending suppressed sending");
+}
+
+async fn an_opt_out_that_is_widened_by_hand_is_obeyed(bench: &Bench) {
+    let one = bench.campaign("one", &[1, 2]).await;
+    bench.stop(2, Some("OTHER"), 1).await;
+    let batch = bench.batches(one.chunk(), 2).await.remove(0);
+    bench.raw.execute("UPDATE suppressions SET sender = ''").await.unwrap();
+    assert!(matches!(bench.start(batch, 3).await, Start::TakenBack));
 }
 
 async fn an_opt_out_says_how_many_texts_are_under_way(bench: &Bench) {
