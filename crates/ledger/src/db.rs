@@ -253,7 +253,7 @@ impl Ledger {
                 .busy_timeout(Duration::from_secs(30))
                 // Rows come from a thread of SQLite's own: it need not be woken for every fifty of a page of results.
                 .row_buffer_size(4096)
-                .pragma("cache_size", "-8192")
+                .pragma("cache_size", "-16384")
                 // Numbers come in no order: each commit touches pages all over the indexes, and many commits the same ones. The
                 // later they go from the log to the file, the fewer of these writes there are.
                 .pragma("wal_autocheckpoint", "8000")
