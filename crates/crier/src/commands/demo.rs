@@ -61,11 +61,11 @@ pub(crate) async fn run(setup: Setup, _args: Args) -> anyhow::Result<Done> {
         return Err(Stop::failed("a new ledger knows the example file already").into());
     };
     let names: Vec<String> = loaded.campaigns.into_iter().map(|(_, name)| name).collect();
-    run::send(&setup, &parts, &names).await?;
+    let summaries = run::send(&setup, &parts, &names).await?;
     if setup.stopper.asked.is_cancelled() {
         return Ok(setup.stopper.done());
     }
-    report(&parts.ledger, &names, sandbox).await
+    report(&parts.ledger, &names, &summaries, sandbox).await
 }
 
 /// The sandbox's address and its made-up credentials instead of whatever is configured.
@@ -99,7 +99,12 @@ fn line(row: ReportRow) -> Vec<String> {
     ]
 }
 
-async fn report(ledger: &Ledger, names: &[String], sandbox: Running) -> anyhow::Result<Done> {
+async fn report(
+    ledger: &Ledger,
+    names: &[String],
+    summaries: &[CampaignSummary],
+    sandbox: Running,
+) -> anyhow::Result<Done> {
     let rows = Rows { ledger, names, states: &[] };
     let mut lines = Vec::new();
     rows.each(|row| {
@@ -111,8 +116,7 @@ async fn report(ledger: &Ledger, names: &[String], sandbox: Running) -> anyhow::
     let cells = lines.into_iter().map(|(_, cells)| cells).collect();
     output::print(output::drawn(&["row", "to", "from", "text", "state", "why"], cells))?;
 
-    let summaries = run::of(ledger, names).await?;
-    output::print(format_args!("\n{}", progress::in_words(&summaries)))?;
+    output::print(format_args!("\n{}", progress::in_words(summaries)))?;
     let checks = ledger.verify().await?;
     let balanced = checks.iter().all(|check| check.holds);
     for check in checks.iter().filter(|check| !check.holds) {

@@ -171,7 +171,7 @@ pub(crate) async fn send(setup: &Setup, parts: &Parts, names: &[String]) -> anyh
 }
 
 /// The campaigns of these names.
-pub(crate) async fn of(ledger: &Ledger, names: &[String]) -> anyhow::Result<Vec<CampaignSummary>> {
+async fn of(ledger: &Ledger, names: &[String]) -> anyhow::Result<Vec<CampaignSummary>> {
     if let [name] = names {
         return Ok(ledger.campaign_summaries(Some(name)).await?);
     }
