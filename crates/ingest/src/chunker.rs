@@ -1,11 +1,13 @@
 //! Cutting a file's rows into chunks.
 //!
-//! Rows are gathered by what they share, so that a chunk holds few texts and bulk batches are full. Guarantee: every row
-//! is in exactly one chunk; a chunk has 1..=`rows_max` rows of one group; the same rows in the same order give the same
-//! chunks. Nothing here looks at a clock or a ledger, or iterates over a hash map.
+//! Rows are gathered by what they share, so that a chunk holds few texts and bulk batches are full; and of many that share it,
+//! those whose numbers are near each other: each chunk then touches a few pages of the ledger's index of open recipients instead
+//! of nearly all. Guarantee: every row is in exactly one chunk; a chunk has 1..=`rows_max` rows of one group, in the order in
+//! which they came; the same rows in the same order give the same chunks. Nothing here looks at a clock or a ledger, or iterates
+//! over a hash map.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     hash::Hash,
 };
 
@@ -16,24 +18,31 @@ pub(crate) struct Chunker<G, K, T> {
     buffered: usize,
     opened: u64,
     groups: BTreeMap<G, Group<K, T>>,
+    ready: VecDeque<(G, Vec<T>)>,
 }
 
 struct Group<K, T> {
     rows: usize,
     /// By when they were opened, so that the oldest come first.
-    buffers: BTreeMap<u64, (K, Vec<T>)>,
+    buffers: BTreeMap<u64, (K, Vec<Buffered<T>>)>,
     open: HashMap<K, u64>,
+}
+
+/// A row and its place among the numbers.
+struct Buffered<T> {
+    number: u64,
+    row: T,
 }
 
 impl<G: Ord + Clone, K: Eq + Hash + Clone, T> Chunker<G, K, T> {
     /// `rows_max` rows in a chunk, `buffered_max` rows in memory.
     pub(crate) fn new(rows_max: usize, buffered_max: usize) -> Self {
-        Self { rows_max, buffered_max, buffered: 0, opened: 0, groups: BTreeMap::new() }
+        Self { rows_max, buffered_max, buffered: 0, opened: 0, groups: BTreeMap::new(), ready: VecDeque::new() }
     }
 
-    /// Takes a row; gives a chunk if that made one.
-    pub(crate) fn push(&mut self, group: G, key: K, row: T) -> Option<(G, Vec<T>)> {
-        let found = self.groups.entry(group.clone()).or_insert_with(|| Group {
+    /// Takes a row to a number; that may make chunks.
+    pub(crate) fn push(&mut self, group: G, key: K, number: u64, row: T) {
+        let found = self.groups.entry(group).or_insert_with(|| Group {
             rows: 0,
             buffers: BTreeMap::new(),
             open: HashMap::new(),
@@ -43,35 +52,72 @@ impl<G: Ord + Clone, K: Eq + Hash + Clone, T> Chunker<G, K, T> {
             *opened += 1;
             *opened
         });
-        let (_, buffer) = found.buffers.entry(at).or_insert_with(|| (key.clone(), Vec::new()));
-        buffer.push(row);
+        let (_, buffer) = found.buffers.entry(at).or_insert_with(|| (key, Vec::new()));
+        buffer.push(Buffered { number, row });
         found.rows += 1;
         self.buffered += 1;
-        if buffer.len() >= self.rows_max {
-            let rows = std::mem::take(buffer);
-            found.buffers.remove(&at);
-            found.open.remove(&key);
-            found.rows -= rows.len();
-            self.buffered -= rows.len();
-            return Some((group, rows));
+        if self.buffered < self.buffered_max {
+            return;
         }
-        if self.buffered <= self.buffered_max {
-            return None;
+        // The fullest buffer makes the most chunks; the first of equals, for the same on every reading.
+        let fullest = |(group, found): (&G, &Group<K, T>)| {
+            let (at, (_, rows)) = found.buffers.iter().rev().max_by_key(|(_, (_, rows))| rows.len())?;
+            Some((rows.len(), group.clone(), *at))
+        };
+        let Some((rows, group, at)) = self.groups.iter().rev().filter_map(fullest).max_by_key(|(rows, ..)| *rows)
+        else {
+            return;
+        };
+        if rows >= self.rows_max {
+            self.cut(&group, at);
+        } else if let Some(fullest) = self.groups.iter().rev().max_by_key(|(_, found)| found.rows) {
+            self.merge_oldest(&fullest.0.clone());
         }
-        // The fullest group gives the fullest chunk; the first of equals, for the same on every reading.
-        let fullest = self.groups.iter().max_by(|(a, x), (b, y)| x.rows.cmp(&y.rows).then(b.cmp(a)))?.0.clone();
-        self.merge_oldest(fullest)
     }
 
-    /// The chunks of what is left, to be called until there is none.
-    pub(crate) fn finish(&mut self) -> Option<(G, Vec<T>)> {
-        let group = self.groups.iter().find(|(_, group)| group.rows > 0)?.0.clone();
-        self.merge_oldest(group)
+    /// The next chunk that is made.
+    pub(crate) fn pop(&mut self) -> Option<(G, Vec<T>)> {
+        self.ready.pop_front()
+    }
+
+    /// Makes chunks of all that is left.
+    pub(crate) fn finish(&mut self) {
+        while let Some((group, found)) = self.groups.iter().next() {
+            let group = group.clone();
+            match found.buffers.iter().find(|(_, (_, rows))| rows.len() >= self.rows_max) {
+                Some((at, _)) => self.cut(&group, *at),
+                None => self.merge_oldest(&group),
+            }
+        }
+    }
+
+    /// Makes full chunks of a buffer, each of numbers that are near each other. Those that came last are left over.
+    fn cut(&mut self, group: &G, at: u64) {
+        let Some(found) = self.groups.get_mut(group) else { return };
+        let Some((key, buffer)) = found.buffers.get_mut(&at) else { return };
+        let chunks = buffer.len() / self.rows_max;
+        let mut numbers: Vec<(u64, usize)> =
+            buffer.iter().take(chunks * self.rows_max).map(|row| row.number).zip(0..).collect();
+        numbers.sort_unstable();
+        let mut chunk_of = vec![0; numbers.len()];
+        for (nth, (_, came)) in numbers.into_iter().enumerate() {
+            chunk_of[came] = nth / self.rows_max;
+        }
+        let mut cut: Vec<Vec<T>> = (0..chunks).map(|_| Vec::with_capacity(self.rows_max)).collect();
+        for (Buffered { row, .. }, chunk) in buffer.drain(..chunk_of.len()).zip(&chunk_of) {
+            cut[*chunk].push(row);
+        }
+        if buffer.is_empty() {
+            found.open.remove(key);
+            found.buffers.remove(&at);
+        }
+        self.took(group, chunk_of.len());
+        self.ready.extend(cut.into_iter().map(|rows| (group.clone(), rows)));
     }
 
     /// Puts whole buffers of one group together, oldest first, as long as they fit.
-    fn merge_oldest(&mut self, group: G) -> Option<(G, Vec<T>)> {
-        let found = self.groups.get_mut(&group)?;
+    fn merge_oldest(&mut self, group: &G) {
+        let Some(found) = self.groups.get_mut(group) else { return };
         let mut rows = Vec::new();
         while let Some(first) = found.buffers.first_entry() {
             if rows.len() + first.get().1.len() > self.rows_max {
@@ -79,14 +125,21 @@ impl<G: Ord + Clone, K: Eq + Hash + Clone, T> Chunker<G, K, T> {
             }
             let (key, more) = first.remove();
             found.open.remove(&key);
-            rows.extend(more);
+            rows.extend(more.into_iter().map(|Buffered { row, .. }| row));
         }
-        found.rows -= rows.len();
-        self.buffered -= rows.len();
-        if found.rows == 0 {
-            self.groups.remove(&group);
+        self.took(group, rows.len());
+        self.ready.push_back((group.clone(), rows));
+    }
+
+    /// Counts rows that are not buffered any more.
+    fn took(&mut self, group: &G, rows: usize) {
+        self.buffered -= rows;
+        if let Some(found) = self.groups.get_mut(group) {
+            found.rows -= rows;
+            if found.rows == 0 {
+                self.groups.remove(group);
+            }
         }
-        (!rows.is_empty()).then_some((group, rows))
     }
 }
 
@@ -95,16 +148,16 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn cut(rows: &[(u8, u16)], rows_max: usize, buffered_max: usize) -> Vec<(u8, Vec<usize>)> {
+    fn cut(rows: &[(u8, u16, u64)], rows_max: usize, buffered_max: usize) -> Vec<(u8, Vec<usize>)> {
         let mut chunker = Chunker::new(rows_max, buffered_max);
         let mut chunks = Vec::new();
-        for (n, &(group, key)) in rows.iter().enumerate() {
-            chunks.extend(chunker.push(group, key, n));
+        for (n, &(group, key, number)) in rows.iter().enumerate() {
+            chunker.push(group, key, number, n);
+            chunks.extend(std::iter::from_fn(|| chunker.pop()));
             assert!(chunker.buffered <= buffered_max, "{} rows in memory", chunker.buffered);
         }
-        while let Some(chunk) = chunker.finish() {
-            chunks.push(chunk);
-        }
+        chunker.finish();
+        chunks.extend(std::iter::from_fn(|| chunker.pop()));
         assert_eq!(chunker.buffered, 0);
         chunks
     }
@@ -112,7 +165,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_row_is_in_exactly_one_chunk_of_its_group(
-            rows in proptest::collection::vec((0u8..4, 0u16..40), 0..600),
+            rows in proptest::collection::vec((0u8..4, 0u16..40, 0u64..100), 0..600),
             rows_max in 1usize..30,
             buffered_max in 30usize..90,
         ) {
@@ -132,17 +185,29 @@ mod tests {
 
     #[test]
     fn five_texts_in_turn_make_chunks_of_one_text_each() {
-        let rows: Vec<_> = (0..10_000).map(|n| (0, n % 5)).collect();
+        let rows: Vec<_> = (0..10_000).map(|n| (0, n % 5, u64::from(n))).collect();
         let chunks = cut(&rows, 500, 8_000);
         assert_eq!(chunks.len(), 20);
         for (_, members) in chunks {
-            assert!(members.windows(2).all(|pair| rows[pair[0]] == rows[pair[1]]));
+            assert!(members.windows(2).all(|pair| rows[pair[0]].1 == rows[pair[1]].1));
         }
     }
 
     #[test]
     fn texts_of_their_own_are_merged_into_full_chunks() {
-        let rows: Vec<_> = (0..20_000).map(|n| (0, n)).collect();
+        let rows: Vec<_> = (0..20_000).map(|n| (0, n, 7)).collect();
         assert!(cut(&rows, 500, 8_000).iter().all(|(_, members)| members.len() == 500));
+    }
+
+    #[test]
+    fn of_many_rows_a_chunk_holds_numbers_that_are_near_each_other_in_the_files_order() {
+        let rows: Vec<_> = (0..16_000u64).map(|n| (0, 0, n * 7_919 % 16_000)).collect();
+        let chunks = cut(&rows, 500, 8_000);
+        assert_eq!(chunks.len(), 32);
+        for (_, members) in &chunks {
+            let numbers = || members.iter().map(|&n| rows[n].2);
+            assert!(numbers().max().unwrap() - numbers().min().unwrap() < 1_200, "{members:?}");
+            assert!(members.is_sorted());
+        }
     }
 }

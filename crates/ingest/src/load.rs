@@ -15,7 +15,7 @@ use crate::{
     row::{Row, Verdict},
     texts::Text,
 };
-use campaign::{CampaignId, ChunkId, ImportId, OwnerId, RowState, SenderId, TextId, id::CHUNK_ROWS_MAX};
+use campaign::{CampaignId, ChunkId, ImportId, Msisdn, OwnerId, RowState, SenderId, TextId, id::CHUNK_ROWS_MAX};
 use jiff::Timestamp;
 use ledger::{ErrorKind, ImportStart, Ledger, NewCampaign, NewChunk, NewImport, NewRow, NewText, OptOuts, Totals};
 use roaring::RoaringBitmap;
@@ -397,14 +397,22 @@ struct ReadThrough {
 /// What rows of one chunk should share: sender, text (by its first row), time.
 pub(crate) type Shared = (Option<Arc<SenderId>>, u32, Option<Timestamp>);
 
-/// Where the chunker puts a row: with those of its campaign that are sent, or that are not; and by what they share.
-pub(crate) fn place(row: &Row) -> ((u16, bool), Shared) {
+/// Where the chunker puts a row.
+pub(crate) struct Place {
+    /// With those of its campaign that are sent, or that are not.
+    pub(crate) group: (u16, bool),
+    pub(crate) shared: Shared,
+    pub(crate) number: u64,
+}
+
+pub(crate) fn place(row: &Row) -> Place {
     let sendable = row.verdict.is_placed_with_sendable();
     let shared = match &row.text {
         Some(text) if sendable => (row.sender.clone(), text.first_row, row.send_at),
         _ => (None, 0, None),
     };
-    ((row.campaign, !sendable), shared)
+    let number = row.destination.filter(|_| sendable).map_or(0, Msisdn::as_u64);
+    Place { group: (row.campaign, !sendable), shared, number }
 }
 
 /// The blocking half: file → chunks.
@@ -436,12 +444,14 @@ impl Reader {
                 rejects_problem =
                     rejects.write(number, record, reject.code, &reject.reason).err().map(|error| error.to_string());
             }
-            let (group, shared) = place(&row);
-            if let Some(((campaign, _), rows)) = chunker.push(group, shared, row) {
+            let Place { group, shared, number } = place(&row);
+            chunker.push(group, shared, number, row);
+            while let Some(((campaign, _), rows)) = chunker.pop() {
                 block.add(campaign, rows, blocks)?;
             }
         }
-        while let Some(((campaign, _), rows)) = chunker.finish() {
+        chunker.finish();
+        while let Some(((campaign, _), rows)) = chunker.pop() {
             block.add(campaign, rows, blocks)?;
         }
         block.send(blocks)?;

@@ -7,7 +7,7 @@ use crate::{
     Checks, NoPlanId, Options, PlanId, Preview, Refusal,
     check::check_each,
     chunker::Chunker,
-    load::{BUFFERED_ROWS_MAX, ROWS_PER_APPEND, Shared, place},
+    load::{BUFFERED_ROWS_MAX, Place, ROWS_PER_APPEND, Shared, place},
     row::{Row, Verdict},
     texts::Text,
 };
@@ -276,12 +276,14 @@ fn read(
         }
     };
     let preview = check_each(path, flags, checks, |row| {
-        let (group, shared) = place(&row);
-        if let Some((_, chunk)) = chunker.push(group, shared, planned(row, checks.now)) {
+        let Place { group, shared, number } = place(&row);
+        chunker.push(group, shared, number, planned(row, checks.now));
+        while let Some((_, chunk)) = chunker.pop() {
             add(chunk);
         }
     })?;
-    while let Some((_, chunk)) = chunker.finish() {
+    chunker.finish();
+    while let Some((_, chunk)) = chunker.pop() {
         add(chunk);
     }
     let _ = blocks.blocking_send(block);
