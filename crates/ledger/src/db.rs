@@ -3,6 +3,7 @@
 use crate::{
     Result,
     clock::Clock,
+    disk::Disk,
     error::{During, Error, Source},
 };
 use jiff::Timestamp;
@@ -15,6 +16,7 @@ use sqlx::{
 use std::{
     path::PathBuf,
     str::FromStr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -44,6 +46,8 @@ pub(crate) struct Sqlite {
     #[cfg_attr(feature = "simulated", allow(dead_code, clippy::allow_attributes, reason = "`only` does it"))]
     pub(crate) read: SqlitePool,
     pub(crate) path: PathBuf,
+    #[cfg_attr(feature = "simulated", allow(dead_code, clippy::allow_attributes, reason = "the simulation has no disk"))]
+    pub(crate) disk: Arc<Disk>,
     /// The connection that does all of this in the simulation.
     #[cfg(feature = "simulated")]
     pub(crate) only: crate::simulated::Only,
@@ -115,9 +119,9 @@ pub(crate) fn sql(text: String) -> sqlx::AssertSqlSafe<String> {
 /// says which SQL it speaks; `?` rolls back. The body is compiled once for each database.
 macro_rules! write_tx {
     ($ledger:expr, $operation:expr, |$tx:ident, $dialect:ident| $body:expr) => {
-        $crate::db::write_tx!($ledger, $operation, write, $crate::db::BEGIN_LASTING, |$tx, $dialect| $body)
+        $crate::db::write_tx!($ledger, $operation, write, lasting, |$tx, $dialect| $body)
     };
-    ($ledger:expr, $operation:expr, $pool:ident, $begin:expr, |$tx:ident, $dialect:ident| $body:expr) => {
+    ($ledger:expr, $operation:expr, $pool:ident, $lasts:ident, |$tx:ident, $dialect:ident| $body:expr) => {
         match &$ledger.db {
             $crate::db::Db::Sqlite(db) => {
                 #[allow(unused_variables, clippy::allow_attributes, reason = "not every body asks for the dialect")]
@@ -127,12 +131,13 @@ macro_rules! write_tx {
                 #[cfg(feature = "simulated")]
                 let mut $tx = $crate::error::During::during(turn.begin().await, $operation)?;
                 #[cfg(not(feature = "simulated"))]
-                let mut $tx = $crate::error::During::during(db.$pool.begin_with($begin).await, $operation)?;
+                let mut $tx = $crate::error::During::during(db.$pool.begin_with("BEGIN IMMEDIATE").await, $operation)?;
                 let out = $body;
                 #[cfg(feature = "simulated")]
                 let changes = db.only.commits(&mut $tx, $operation).await?;
                 crash::before_commit($operation);
                 $crate::error::During::during($tx.commit().await, $operation)?;
+                $crate::db::wait_for_disk!($lasts, db, $operation);
                 crash::after_commit($operation);
                 #[cfg(feature = "simulated")]
                 $crate::error::During::during(
@@ -155,6 +160,15 @@ macro_rules! write_tx {
     };
 }
 
+/// Waits for the disk after a commit that lasts; the simulation has none.
+macro_rules! wait_for_disk {
+    (lasting, $db:ident, $operation:expr) => {
+        #[cfg(not(feature = "simulated"))]
+        $crate::error::During::during($db.disk.wait().await, $operation)?;
+    };
+    (quick, $db:ident, $operation:expr) => {};
+}
+
 /// Like [`write_tx`], for what may be lost with the machine, together with all that came after it: SQLite does not wait for the
 /// disk. The next commit that waits, as each does that lets a call go out, waits for this one, too. A process that dies loses
 /// nothing by it.
@@ -162,7 +176,7 @@ macro_rules! write_tx {
 /// Not for Postgres: there the server can crash alone, and its clients go on with what it has forgotten.
 macro_rules! quick_tx {
     ($ledger:expr, $operation:expr, |$tx:ident, $dialect:ident| $body:expr) => {
-        $crate::db::write_tx!($ledger, $operation, write, $crate::db::BEGIN_QUICK, |$tx, $dialect| $body)
+        $crate::db::write_tx!($ledger, $operation, write, quick, |$tx, $dialect| $body)
     };
 }
 
@@ -181,7 +195,7 @@ macro_rules! load_tx {
             }
             $crate::db::Db::Sqlite(_) | $crate::db::Db::Postgres(_) => None,
         };
-        $crate::db::write_tx!($ledger, $operation, load, $crate::db::BEGIN_QUICK, |$tx, $dialect| {
+        $crate::db::write_tx!($ledger, $operation, load, quick, |$tx, $dialect| {
             if $dialect == $crate::db::Dialect::Postgres {
                 let statement = "SET LOCAL synchronous_commit TO off";
                 $crate::error::During::during(sqlx::query(statement).execute(&mut *$tx).await, $operation)?;
@@ -214,15 +228,7 @@ macro_rules! read_conn {
     };
 }
 
-pub(crate) use {load_tx, quick_tx, read_conn, write_tx};
-
-/// Begins a transaction of SQLite's whose commit waits for the disk.
-#[cfg_attr(feature = "simulated", allow(dead_code, clippy::allow_attributes, reason = "the simulation has no disk"))]
-pub(crate) const BEGIN_LASTING: &str = "PRAGMA synchronous = FULL; BEGIN IMMEDIATE";
-
-/// Begins one whose commit does not: see [`quick_tx`] and [`load_tx`].
-#[cfg_attr(feature = "simulated", allow(dead_code, clippy::allow_attributes, reason = "the simulation has no disk"))]
-pub(crate) const BEGIN_QUICK: &str = "PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE";
+pub(crate) use {load_tx, quick_tx, read_conn, wait_for_disk, write_tx};
 
 /// Each lost race is a migration that another process has finished.
 const MIGRATION_TRIES: u32 = 5;
@@ -248,7 +254,7 @@ impl Ledger {
                 .filename(&path)
                 .create_if_missing(true)
                 .journal_mode(SqliteJournalMode::Wal)
-                .synchronous(SqliteSynchronous::Full)
+                .synchronous(SqliteSynchronous::Normal)
                 .foreign_keys(true)
                 .busy_timeout(Duration::from_secs(30))
                 // Rows come from a thread of SQLite's own: it need not be woken for every fifty of a page of results.
@@ -287,6 +293,7 @@ impl Ledger {
                 write,
                 load,
                 read,
+                disk: Arc::new(Disk::of(&path)),
                 path,
                 #[cfg(feature = "simulated")]
                 only: crate::simulated::Only::open(&options).await.during(operation)?,

@@ -11,6 +11,7 @@ mod claims;
 mod clock;
 mod db;
 mod decisions;
+mod disk;
 mod error;
 mod events;
 mod feed;
