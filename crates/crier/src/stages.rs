@@ -65,7 +65,7 @@ impl Stages {
         let mark = stages.contains(&Stage::Worker).then(|| parts.queue.mark(parts.ledger.mark_file()));
         if let Some(mark) = &mark {
             // Before this process shows that it lives: the last sign of life in a backup tells from when on to read back.
-            worker::quarantine_if_behind(&parts.ledger, mark, 0).await.map_err(unmarked)?;
+            worker::quarantine_if_behind(&parts.ledger, mark, 0..=0).await.map_err(unmarked)?;
         }
         let mut started = Self::feeding(setup, &parts.ledger, &parts.queue, kind).await?;
         started.mark.clone_from(&mark);
@@ -78,7 +78,7 @@ impl Stages {
                     let (gateway, queue) = (gateway.with_pulse(pulse.clone()), queue.with_pulse(pulse));
                     let (settings, finished) = (worker_settings(setup), started.wake());
                     let mark = mark.clone().unwrap_or_else(Mark::nowhere);
-                    let worker = Worker { ledger, gateway, settings, mark, finished };
+                    let worker = Worker::new(ledger, gateway, settings, mark, finished);
                     started.beside("worker", async move |stop| {
                         worker.run(queue, owner, stop).await;
                         Ok(())
@@ -214,7 +214,7 @@ impl Stages {
 /// quarantine from when on to read the list back: a ledger that may have been restored gets none.
 async fn show_life(ledger: &Ledger, owner: &OwnerGuard, mark: Option<&Mark>) -> bool {
     let known = match mark {
-        Some(mark) => worker::quarantine_if_behind(ledger, mark, 0).await.is_ok(),
+        Some(mark) => worker::quarantine_if_behind(ledger, mark, 0..=0).await.is_ok(),
         None => true,
     };
     known && matches!(owner.beat(ledger.now()).await, Ok(false))

@@ -13,6 +13,9 @@ use telemetry::Pulse;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+/// The least time between two rounds. What is out then lasts for longer, and who waits for an idle feeder waits for none of it.
+const PAUSE: Duration = Duration::from_millis(50);
+
 /// How the feeder works.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -88,6 +91,8 @@ impl Feeder {
                     tracing::debug!(error = %chain(&error), "finished jobs were not removed from the queue");
                 }
             }
+            // Chunks that are finished meanwhile are made up for together: each round reads all that is out.
+            let _ = tokio::time::timeout(PAUSE, stop.cancelled()).await;
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = self.wake.notified() => {}

@@ -8,6 +8,7 @@ use crate::{
     db::{Dialect, quick_tx, sql, write_tx},
     error::During,
     feed::json_ids,
+    listing::{json_pairs, pairs},
     opt_outs::{Gate, pass_gate},
     rates::{BEHIND_RATE, lock_sender_rates, turns},
     time::{instant, ms},
@@ -15,14 +16,16 @@ use crate::{
 };
 use campaign::{
     AttemptId, ChunkId, Msisdn, OwnerId, RowId, SenderId, TextId,
-    batch::{self, Sendable},
+    batch::{self, Batch, Sendable},
     quiet::{Hours, Window},
     rate::Rate,
 };
 use jiff::{SignedDuration, Timestamp};
 use sqlx::types::Json;
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    ops::RangeInclusive,
     sync::Arc,
 };
 
@@ -58,7 +61,7 @@ pub struct ClaimedBatch {
 
 /// A batch that is marked as being sent. It ends by [`Ledger::record`] or [`Ledger::take_back`], or as unknown.
 #[derive(Debug)]
-pub struct SendingBatch(pub(crate) ClaimedBatch, i64);
+pub struct SendingBatch(pub(crate) ClaimedBatch);
 
 impl ClaimedBatch {
     /// Its attempt.
@@ -90,11 +93,6 @@ impl SendingBatch {
     pub fn batch(&self) -> &ClaimedBatch {
         &self.0
     }
-
-    /// The how manieth begun call of the ledger it is: no other one has this number, unless the ledger was restored.
-    pub fn nth_begun(&self) -> i64 {
-        self.1
-    }
 }
 
 /// Whether a batch may go out now.
@@ -106,44 +104,88 @@ pub enum Start {
     TakenBack,
 }
 
+/// Which of some batches may go out now.
+#[derive(Debug)]
+pub struct Begun {
+    /// Of each, in the order in which they were given.
+    pub starts: Vec<Start>,
+    /// The how manieth begun calls of the ledger they are: no other ones have these numbers, unless the ledger was restored.
+    /// None when it is in quarantine, and none may go out.
+    pub calls: Option<RangeInclusive<i64>>,
+}
+
 /// How long a row waits behind another open text to the same recipient before it is looked at again.
 const BEHIND_ANOTHER: SignedDuration = SignedDuration::from_secs(5);
 
 /// The reason of a row that waits until a person decides about another one.
 pub(crate) const BEHIND_HELD: &str = "waits behind a held row to the same number from the same sender";
 
+/// The reason of a row that waits until another one is told apart from it.
+const BEHIND_EARLIER: &str = "waits for an earlier text to the same number from the same sender";
+
 /// A live row: its text may be on its way and is not yet told apart by an `sms_id`. The words of the index
 /// `one_open_attempt_per_recipient`.
 pub(crate) const LIVE: &str = "o.live IS NOT NULL";
 
-/// Has the rows of a chunk wait that are due and behind a live row.
+/// The rows of a chunk that wait to be sent, each as a [`Candidate`].
 ///
-/// The live row's state is a scalar subquery, at most one row by the unique index: an EXISTS may be hashed by Postgres, which
-/// then reads the whole table for one chunk.
-fn wait_behind() -> String {
-    #[cfg(feature = "simulated")]
-    if campaign::mutant::Mutant::NoLiveKeyLock.is_on() {
-        return "UPDATE messages SET updated_at = $3 WHERE id BETWEEN $1 AND $2 AND $3 = $4".to_owned();
-    }
+/// What a row may wait behind and who has opted out are scalar subqueries of at most one row: an EXISTS may be hashed by Postgres,
+/// which then reads the whole table for one chunk.
+fn candidates(dialect: Dialect) -> String {
+    let columns = format!(
+        "id, destination, sender, text_id, valid_until,
+            CASE WHEN (not_before IS NULL OR not_before <= $3) AND (scheduled_for IS NULL OR scheduled_for <= $3) THEN 1 ELSE 0 END,
+            (SELECT 1 FROM suppressions s WHERE s.destination = messages.destination AND s.sender IN ('', messages.sender) LIMIT 1),
+            (SELECT o.state FROM messages o WHERE o.sender = messages.sender AND o.destination = messages.destination AND {LIVE})"
+    );
+    dialect.packed(&columns, "messages WHERE id BETWEEN $1 AND $2 AND state IN ('queued', 'scheduled')")
+}
+
+/// The attempts of a claim: `$1` the campaign, `$2` the chunk, `$3` the owner, `$4` now, `$5` an array for each with its sender,
+/// text, call, rows, how many these are, the first and the last. Answers its first row and its id.
+fn insert_attempts(dialect: Dialect) -> String {
+    let (each, of) = match dialect {
+        Dialect::Sqlite => ("json_each($5)", ""),
+        Dialect::Postgres => ("json_array_elements($5::json) AS each (value)", "::bigint"),
+    };
     format!(
-        "UPDATE messages SET not_before = $4, updated_at = $3,
-            reason = CASE (SELECT o.state FROM messages o WHERE o.sender = messages.sender
-                AND o.destination = messages.destination AND {LIVE})
-                WHEN 'held' THEN '{BEHIND_HELD}'
-                ELSE 'waits for an earlier text to the same number from the same sender' END
-         WHERE id BETWEEN $1 AND $2 AND state IN ('queued', 'scheduled')
-           AND (not_before IS NULL OR not_before <= $3) AND (scheduled_for IS NULL OR scheduled_for <= $3)
-           AND (SELECT o.state FROM messages o WHERE o.sender = messages.sender
-                AND o.destination = messages.destination AND {LIVE}) IS NOT NULL"
+        "INSERT INTO attempts (campaign_id, chunk_id, state, owner_id, formed_at, sender, text_id, sent_via, row_ids, recipients,
+                               first_row, last_row)
+         SELECT $1, $2, 'formed', $3, $4, value->>0, (value->>1){of}, value->>2, value->>3, (value->>4){of}, (value->>5){of},
+                (value->>6){of}
+         FROM {each} RETURNING first_row, id"
     )
 }
 
-/// The rows of a chunk that may be sent now, each as a [`Candidate`].
-fn candidates(dialect: Dialect) -> String {
-    dialect.packed(
-        "id, destination, sender, text_id, valid_until",
-        "messages WHERE id BETWEEN $1 AND $2 AND state IN ('queued', 'scheduled')
-            AND (not_before IS NULL OR not_before <= $3) AND (scheduled_for IS NULL OR scheduled_for <= $3)",
+/// Marks attempts as being sent: `$1` their ids, `$2` their owners, `$3` now, `$4` the opt-outs that there were when all of their rows
+/// were looked at. Answers those that are.
+fn starts(dialect: Dialect) -> String {
+    #[cfg(feature = "simulated")]
+    let look = if campaign::mutant::Mutant::OptOutCheckedBeforeClaimOnly.is_on() { "1 = 0" } else { "1 = 1" };
+    #[cfg(not(feature = "simulated"))]
+    let look = "1 = 1";
+    format!(
+        "UPDATE attempts SET state = 'sending', sending_at = $3
+         WHERE id {} AND state = 'formed' AND owner_id {}
+           AND EXISTS (SELECT 1 FROM campaigns c WHERE c.id = attempts.campaign_id AND c.state = 'active')
+           AND EXISTS (SELECT 1 FROM owners w WHERE w.id = attempts.owner_id AND w.ended_at IS NULL)
+           AND ((SELECT opt_outs FROM quarantine) = $4 OR NOT EXISTS
+                (SELECT 1 FROM messages m WHERE m.id BETWEEN attempts.first_row AND attempts.last_row AND m.attempt_id = attempts.id
+                    AND {look} AND EXISTS (SELECT 1 FROM suppressions s
+                                           WHERE s.destination = m.destination AND s.sender IN ('', m.sender))))
+         RETURNING id",
+        dialect.ids(1),
+        dialect.ids(2)
+    )
+}
+
+/// Writes into rows that they are being sent: `$1` rows and their attempts as the object of [`pairs`], `$2` by which call, `$3` now.
+fn claimed(dialect: Dialect) -> String {
+    format!(
+        "UPDATE messages SET state = 'sending', live = 1, reason = NULL, not_before = NULL, attempt_id = pairs.value,
+            attempts = attempts + 1, sent_via = $2, attempted_at = $3, updated_at = $3
+         FROM {} WHERE messages.id = pairs.key AND messages.state IN ('queued', 'scheduled')",
+        pairs(dialect)
     )
 }
 
@@ -162,7 +204,87 @@ macro_rules! text_bodies {
 }
 pub(crate) use text_bodies;
 
-/// A row that may be sent now.
+/// Writes down why rows are not sent now.
+macro_rules! set_aside {
+    ($tx:expr, $dialect:expr, $aside:expr, $now:expr, $operation:expr) => {{
+        let Aside { expired, opted_out, wait } = $aside;
+        for (state, why, rows) in [
+            ("expired", "valid_until passed before it was sent", expired),
+            ("suppressed", "opted out before it was sent", opted_out),
+        ] {
+            if !rows.is_empty() {
+                sqlx::query(sql(format!(
+                    "UPDATE messages SET state = $3, reason = $4, final_at = $2, updated_at = $2
+                     WHERE id {} AND state IN ('queued', 'scheduled')",
+                    $dialect.ids(1)
+                )))
+                .bind(json_ids(rows))
+                .bind(ms($now))
+                .bind(state)
+                .bind(why)
+                .execute(&mut *$tx)
+                .await
+                .during($operation)?;
+            }
+        }
+        for ((until, why), rows) in wait {
+            sqlx::query(sql(format!(
+                "UPDATE messages SET not_before = $3, updated_at = $2, reason = $4
+                 WHERE id {} AND state IN ('queued', 'scheduled')",
+                $dialect.ids(1)
+            )))
+            .bind(json_ids(rows))
+            .bind(ms($now))
+            .bind(until)
+            .bind(&*why)
+            .execute(&mut *$tx)
+            .await
+            .during($operation)?;
+        }
+    }};
+}
+
+/// Writes batches down as attempts, and into their rows that they are being sent. Answers the attempts by their first rows.
+macro_rules! write_attempts {
+    ($tx:expr, $dialect:expr, ($campaign:expr, $chunk:expr, $owner:expr), $batches:expr, $now:expr, $operation:expr) => {{
+        let batches: &[Batch] = $batches;
+        let attempts: Vec<_> = batches
+            .iter()
+            .map(|batch| {
+                let ids = json_ids(batch.rows.iter().map(|(row, _)| row.0));
+                let last = batch.rows.last().map(|(row, _)| row.0);
+                (batch.sender.as_str(), batch.text.0, sent_via(batch), ids, batch.rows.len(), first_row(batch), last)
+            })
+            .collect();
+        let written: Vec<(i64, i64)> = sqlx::query_as(sql(insert_attempts($dialect)))
+            .bind($campaign)
+            .bind($chunk.0)
+            .bind($owner.0)
+            .bind(ms($now))
+            .bind(serde_json::to_string(&attempts).expect("numbers and words are JSON"))
+            .fetch_all(&mut *$tx)
+            .await
+            .during($operation)?;
+        let ids: HashMap<i64, AttemptId> = written.into_iter().map(|(first, id)| (first, AttemptId(id))).collect();
+        for call in ["bulk", "send"] {
+            let of_call = batches.iter().filter(|batch| sent_via(batch) == call);
+            let rows: Vec<_> =
+                of_call.flat_map(|batch| batch.rows.iter().map(|(row, _)| (row.0, ids[&first_row(batch)].0))).collect();
+            if !rows.is_empty() {
+                sqlx::query(sql(claimed($dialect)))
+                    .bind(json_pairs(rows))
+                    .bind(call)
+                    .bind(ms($now))
+                    .execute(&mut *$tx)
+                    .await
+                    .during($operation)?;
+            }
+        }
+        ids
+    }};
+}
+
+/// A row that waits to be sent, and what keeps it from that.
 #[derive(serde::Deserialize)]
 struct Candidate {
     id: i64,
@@ -170,6 +292,49 @@ struct Candidate {
     sender: String,
     text_id: i64,
     valid_until: Option<i64>,
+    /// 1: it is time.
+    due: i64,
+    opted_out: Option<i64>,
+    /// The state of the live row to the same number from the same sender.
+    behind: Option<String>,
+}
+
+/// Rows of a chunk that are not sent now, and why.
+#[derive(Default)]
+struct Aside {
+    expired: Vec<i64>,
+    opted_out: Vec<i64>,
+    /// Those that wait, by until when, in milliseconds, and why.
+    wait: BTreeMap<(i64, Cow<'static, str>), Vec<i64>>,
+}
+
+impl Aside {
+    /// Takes out of the rows whatever is not to be sent now for its own sake.
+    fn of(candidates: &mut Vec<Candidate>, now: Timestamp) -> Self {
+        let mut aside = Self::default();
+        candidates.retain(|row| {
+            #[cfg(feature = "simulated")]
+            let behind = row.behind.as_deref().filter(|_| !campaign::mutant::Mutant::NoLiveKeyLock.is_on());
+            #[cfg(not(feature = "simulated"))]
+            let behind = row.behind.as_deref();
+            if row.valid_until.is_some_and(|until| until <= ms(now)) {
+                aside.expired.push(row.id);
+            } else if row.opted_out.is_some() {
+                aside.opted_out.push(row.id);
+            } else if let (1, Some(state)) = (row.due, behind) {
+                let why = if state == "held" { BEHIND_HELD } else { BEHIND_EARLIER };
+                aside.waits(ms(now + BEHIND_ANOTHER), why, row.id);
+            } else {
+                return row.due == 1;
+            }
+            false
+        });
+        aside
+    }
+
+    fn waits(&mut self, until: i64, why: impl Into<Cow<'static, str>>, row: i64) {
+        self.wait.entry((until, why.into())).or_default().push(row);
+    }
 }
 
 /// The chunk that a claim is about, and what its campaign says.
@@ -187,37 +352,28 @@ struct Found {
     opt_outs: i64,
 }
 
-/// Rows by whether people may be texted now.
-#[derive(Default)]
-struct ByHours {
-    /// When the hours of a row end that may be sent now, in milliseconds.
-    open: HashMap<i64, i64>,
-    /// The rows that may not be sent, by when they may.
-    closed: BTreeMap<Timestamp, Vec<i64>>,
-}
-
 impl Found {
-    /// Takes the rows out whose people may not be texted now.
-    fn by_hours(&self, candidates: &mut Vec<Candidate>, now: Timestamp) -> ByHours {
-        let mut split = ByHours::default();
+    /// Takes the rows out whose people may not be texted now. Answers when the hours end of those that may, in milliseconds.
+    fn by_hours(&self, candidates: &mut Vec<Candidate>, aside: &mut Aside, now: Timestamp) -> HashMap<i64, i64> {
+        let mut open = HashMap::new();
         let zone = self.zone.as_deref().unwrap_or("Europe/London");
         // What can't be read was never written: hours are checked before a campaign is loaded.
-        let Ok(Some(hours)) = Hours::parse(self.quiet.as_deref(), self.weekdays.as_deref(), zone) else { return split };
+        let Ok(Some(hours)) = Hours::parse(self.quiet.as_deref(), self.weekdays.as_deref(), zone) else { return open };
         let mut windows = HashMap::new();
         candidates.retain(|row| {
             let country = Msisdn::from_digits(row.destination.cast_unsigned()).and_then(Msisdn::region);
             match windows.entry(country).or_insert_with(|| hours.window(country, now)) {
                 Window::Open { until } => {
-                    split.open.insert(row.id, ms(*until));
+                    open.insert(row.id, ms(*until));
                     true
                 }
                 Window::Closed { until } => {
-                    split.closed.entry(*until).or_default().push(row.id);
+                    aside.waits(ms(*until), format!("waits for its hours, until {until}"), row.id);
                     false
                 }
             }
         });
-        split
+        open
     }
 }
 
@@ -273,38 +429,6 @@ impl Ledger {
                 .await
                 .during(operation)?;
             if runs {
-                sqlx::query(
-                    "UPDATE messages SET state = 'expired', reason = 'valid_until passed before it was sent',
-                        final_at = $3, updated_at = $3
-                     WHERE id BETWEEN $1 AND $2 AND state IN ('queued', 'scheduled') AND valid_until <= $3",
-                )
-                .bind(first.0)
-                .bind(last.0)
-                .bind(ms(now))
-                .execute(&mut *tx)
-                .await
-                .during(operation)?;
-                sqlx::query(
-                    "UPDATE messages SET state = 'suppressed', reason = 'opted out before it was sent',
-                        final_at = $3, updated_at = $3
-                     WHERE id BETWEEN $1 AND $2 AND state IN ('queued', 'scheduled') AND EXISTS
-                        (SELECT 1 FROM suppressions s
-                         WHERE s.destination = messages.destination AND s.sender IN ('', messages.sender))",
-                )
-                .bind(first.0)
-                .bind(last.0)
-                .bind(ms(now))
-                .execute(&mut *tx)
-                .await
-                .during(operation)?;
-                sqlx::query(sql(wait_behind()))
-                    .bind(first.0)
-                    .bind(last.0)
-                    .bind(ms(now))
-                    .bind(ms(now + BEHIND_ANOTHER))
-                    .execute(&mut *tx)
-                    .await
-                    .during(operation)?;
                 let Json(mut candidates): Json<Vec<Candidate>> = sqlx::query_scalar(sql(candidates(dialect)))
                     .bind(first.0)
                     .bind(last.0)
@@ -313,66 +437,28 @@ impl Ledger {
                     .await
                     .during(operation)?;
                 candidates.sort_unstable_by_key(|row| row.id);
-                let split = found.by_hours(&mut candidates, now);
-                for (until, rows) in split.closed {
-                    sqlx::query(sql(format!(
-                        "UPDATE messages SET not_before = $3, updated_at = $2, reason = $4
-                         WHERE id {} AND state IN ('queued', 'scheduled')",
-                        dialect.ids(1)
-                    )))
-                    .bind(json_ids(rows))
-                    .bind(ms(now))
-                    .bind(ms(until))
-                    .bind(format!("waits for its hours, until {until}"))
-                    .execute(&mut *tx)
-                    .await
-                    .during(operation)?;
-                }
+                let mut aside = Aside::of(&mut candidates, now);
+                let open_until = found.by_hours(&mut candidates, &mut aside, now);
                 // Two texts to one recipient in one chunk go one after the other, too.
                 let mut recipients = HashSet::new();
-                let mut behind = Vec::new();
                 candidates.retain(|row| {
                     let first = recipients.insert((row.sender.clone(), row.destination));
                     #[cfg(feature = "simulated")]
                     let first = first || campaign::mutant::Mutant::NoLiveKeyLock.is_on();
                     if !first {
-                        behind.push(row.id);
+                        aside.waits(ms(now + BEHIND_ANOTHER), BEHIND_EARLIER, row.id);
                     }
                     first
                 });
-                if !behind.is_empty() {
-                    sqlx::query(sql(format!(
-                        "UPDATE messages SET not_before = $3, updated_at = $2,
-                            reason = 'waits for an earlier text to the same number from the same sender'
-                         WHERE id {} AND state IN ('queued', 'scheduled')",
-                        dialect.ids(1)
-                    )))
-                    .bind(json_ids(behind))
-                    .bind(ms(now))
-                    .bind(ms(now + BEHIND_ANOTHER))
-                    .execute(&mut *tx)
-                    .await
-                    .during(operation)?;
-                }
                 let senders: BTreeSet<String> = candidates.iter().map(|row| row.sender.clone()).collect();
                 let rates = lock_sender_rates!(tx, dialect, senders, operation);
                 for (rate, spread_to, rows) in without_room(&mut candidates, &rates, now) {
                     let mut rows = rows.into_iter();
                     for (when, count) in turns(rate, spread_to, rows.len()) {
-                        sqlx::query(sql(format!(
-                            "UPDATE messages SET not_before = $3, updated_at = $2, reason = $4
-                             WHERE id {} AND state IN ('queued', 'scheduled')",
-                            dialect.ids(1)
-                        )))
-                        .bind(json_ids(rows.by_ref().take(count)))
-                        .bind(ms(now))
-                        .bind(when)
-                        .bind(BEHIND_RATE)
-                        .execute(&mut *tx)
-                        .await
-                        .during(operation)?;
+                        rows.by_ref().take(count).for_each(|row| aside.waits(when, BEHIND_RATE, row));
                     }
                 }
+                set_aside!(tx, dialect, aside, now, operation);
                 if let Some(text_us) = found.rate_us {
                     // Locked: the claims of all workers share the campaign's rate.
                     let spread_to: i64 = sqlx::query_scalar(sql(format!(
@@ -402,67 +488,31 @@ impl Ledger {
                         .await
                         .during(operation)?;
                 }
-                let ends = |row: &Candidate| row.valid_until.into_iter().chain(split.open.get(&row.id).copied()).min();
+                let ends = |row: &Candidate| row.valid_until.into_iter().chain(open_until.get(&row.id).copied()).min();
                 let expiries: HashMap<i64, i64> =
                     candidates.iter().filter_map(|row| Some((row.id, ends(row)?))).collect();
                 let halved = halved.and_then(|max| usize::try_from(max).ok()).unwrap_or(usize::MAX);
                 let batches = batch::form(sendable(candidates), batch_len_max.min(halved));
                 let texts = text_bodies!(tx, dialect, batches.iter().map(|batch| batch.text.0), operation);
-                let mut claimed = Vec::with_capacity(batches.len());
-                for batch in batches {
-                    let sent_via = if batch.rows.len() == 1 { "send" } else { "bulk" };
-                    let ids = json_ids(batch.rows.iter().map(|(row, _)| row.0));
-                    let attempt: i64 = sqlx::query_scalar(
-                        "INSERT INTO attempts (campaign_id, chunk_id, sender, text_id, sent_via, state, owner_id,
-                                               row_ids, formed_at, recipients, first_row, last_row)
-                         VALUES ($1, $2, $3, $4, $5, 'formed', $6, $7, $8, $9, $10, $11) RETURNING id",
-                    )
-                    .bind(campaign)
-                    .bind(chunk.0)
-                    .bind(batch.sender.as_str())
-                    .bind(batch.text.0)
-                    .bind(sent_via)
-                    .bind(owner.0)
-                    .bind(&ids)
-                    .bind(ms(now))
-                    .bind(i64::try_from(batch.rows.len()).unwrap_or(0))
-                    .bind(batch.rows.iter().map(|(row, _)| row.0).min())
-                    .bind(batch.rows.iter().map(|(row, _)| row.0).max())
-                    .fetch_one(&mut *tx)
-                    .await
-                    .during(operation)?;
-                    sqlx::query(sql(format!(
-                        "UPDATE messages SET state = 'sending', live = 1, reason = NULL, not_before = NULL, attempt_id = $2,
-                            attempts = attempts + 1, sent_via = $3, attempted_at = $4, updated_at = $4
-                         WHERE id {} AND state IN ('queued', 'scheduled')",
-                        dialect.ids(1)
-                    )))
-                    .bind(&ids)
-                    .bind(attempt)
-                    .bind(sent_via)
-                    .bind(ms(now))
-                    .execute(&mut *tx)
-                    .await
-                    .during(operation)?;
-                    claimed.push(ClaimedBatch {
-                        attempt: AttemptId(attempt),
-                        chunk,
-                        owner,
-                        sender: batch.sender,
-                        text: texts.get(&batch.text.0).cloned().unwrap_or_else(|| Arc::from("")),
-                        valid_until: batch
-                            .rows
-                            .iter()
-                            .filter_map(|(row, _)| expiries.get(&row.0))
-                            .min()
-                            .copied()
-                            .map(instant),
-                        destinations: batch.rows.iter().map(|(_, destination)| *destination).collect(),
-                        rows: batch.rows.into_iter().map(|(row, _)| row).collect(),
-                        opt_outs: found.opt_outs,
-                    });
-                }
-                Claim::Batches(claimed)
+                let ids_of = write_attempts!(tx, dialect, (campaign, chunk, owner), &batches, now, operation);
+                let claimed = batches.into_iter().map(|batch| ClaimedBatch {
+                    attempt: ids_of[&first_row(&batch)],
+                    chunk,
+                    owner,
+                    sender: batch.sender,
+                    text: texts.get(&batch.text.0).cloned().unwrap_or_else(|| Arc::from("")),
+                    valid_until: batch
+                        .rows
+                        .iter()
+                        .filter_map(|(row, _)| expiries.get(&row.0))
+                        .min()
+                        .copied()
+                        .map(instant),
+                    destinations: batch.rows.iter().map(|(_, destination)| *destination).collect(),
+                    rows: batch.rows.into_iter().map(|(row, _)| row).collect(),
+                    opt_outs: found.opt_outs,
+                });
+                Claim::Batches(claimed.collect())
             } else {
                 Claim::Paused
             }
@@ -470,51 +520,49 @@ impl Ledger {
         Ok(claim)
     }
 
-    /// Marks a batch as being sent, unless it was taken back, its campaign was paused, a row of it expired, somebody in it
-    /// has opted out, or this process was taken for dead. After this commit a crash leaves the outcome unknown, never unsent.
+    /// Marks a batch as being sent: [`Ledger::start_all`] of one.
     pub async fn start(&self, batch: ClaimedBatch, now: Timestamp) -> Result<Start> {
-        let operation = "mark a batch as being sent";
-        let expired = batch.valid_until.is_some_and(|until| until <= now);
-        let (first, last) = batch.span();
-        #[cfg(feature = "simulated")]
-        let (first, last) = match campaign::mutant::Mutant::OptOutCheckedBeforeClaimOnly.is_on() {
-            true => (RowId(-1), RowId(-1)),
-            false => (first, last),
-        };
-        let started = write_tx!(self, operation, |tx, dialect| {
+        let mut begun = self.start_all(vec![batch], now).await?;
+        Ok(begun.starts.pop().unwrap_or(Start::TakenBack))
+    }
+
+    /// Marks batches as being sent, each unless it was taken back, its campaign was paused, a row of it expired, somebody in it
+    /// has opted out, or this process was taken for dead. After this commit a crash leaves the outcomes unknown, never unsent.
+    pub async fn start_all(&self, batches: Vec<ClaimedBatch>, now: Timestamp) -> Result<Begun> {
+        let operation = "mark batches as being sent";
+        let in_time = |batch: &&ClaimedBatch| batch.valid_until.is_none_or(|until| until > now);
+        let ids = json_ids(batches.iter().filter(in_time).map(|batch| batch.attempt.0));
+        let owners = json_ids(batches.iter().map(|batch| batch.owner.0).collect::<BTreeSet<_>>());
+        // Most often nobody has opted out since their claims: then their rows need not be looked at again.
+        let claimed_at = batches.iter().map(|batch| batch.opt_outs).min();
+        let looked_at = claimed_at.filter(|least| batches.iter().all(|batch| batch.opt_outs == *least));
+        let (started, calls) = write_tx!(self, operation, |tx, dialect| {
             pass_gate!(tx, Gate::Claim, dialect, operation);
             // Locks the row: a quarantine that begins at this moment is seen, and numbers are in the order of the commits.
-            let nth: Option<i64> =
-                sqlx::query_scalar("UPDATE quarantine SET started = started + 1 WHERE since IS NULL RETURNING started")
-                    .fetch_optional(&mut *tx)
+            let last: Option<i64> = sqlx::query_scalar(
+                "UPDATE quarantine SET started = started + $1 WHERE since IS NULL RETURNING started",
+            )
+            .bind(count(batches.len()))
+            .fetch_optional(&mut *tx)
+            .await
+            .during(operation)?;
+            let started: HashSet<i64> = match last {
+                None => HashSet::new(),
+                Some(_) => sqlx::query_scalar(sql(starts(dialect)))
+                    .bind(&ids)
+                    .bind(&owners)
+                    .bind(ms(now))
+                    .bind(looked_at.unwrap_or(-1))
+                    .fetch_all(&mut *tx)
                     .await
-                    .during(operation)?;
-            let started = if expired || nth.is_none() {
-                0
-            } else {
-                sqlx::query(
-                    "UPDATE attempts SET state = 'sending', sending_at = $3
-                     WHERE id = $1 AND state = 'formed' AND owner_id = $2
-                       AND EXISTS (SELECT 1 FROM campaigns c WHERE c.id = attempts.campaign_id AND c.state = 'active')
-                       AND EXISTS (SELECT 1 FROM owners w WHERE w.id = $2 AND w.ended_at IS NULL)
-                       AND ((SELECT opt_outs FROM quarantine) = $6 OR NOT EXISTS
-                            (SELECT 1 FROM messages m WHERE m.id BETWEEN $4 AND $5 AND m.attempt_id = $1
-                                AND EXISTS (SELECT 1 FROM suppressions s
-                                            WHERE s.destination = m.destination AND s.sender IN ('', m.sender))))",
-                )
-                .bind(batch.attempt.0)
-                .bind(batch.owner.0)
-                .bind(ms(now))
-                .bind(first.0)
-                .bind(last.0)
-                // Most often nobody has opted out since the claim: then its rows need not be looked at again.
-                .bind(batch.opt_outs)
-                .execute(&mut *tx)
-                .await
-                .during(operation)?
-                .rows_affected()
+                    .during(operation)?
+                    .into_iter()
+                    .collect(),
             };
-            if started == 0 {
+            let mut unstarted: Vec<_> = batches.iter().filter(|batch| !started.contains(&batch.attempt.0)).collect();
+            // In an order that all keep: or two processes may wait for each other's rows.
+            unstarted.sort_unstable_by_key(|batch| batch.chunk);
+            for batch in unstarted {
                 release_attempt!(
                     tx,
                     batch.attempt.0,
@@ -526,9 +574,13 @@ impl Ledger {
                     operation
                 );
             }
-            nth.filter(|_| started == 1)
+            (started, last.map(|last| last - count(batches.len()) + 1..=last))
         });
-        Ok(started.map_or(Start::TakenBack, |nth| Start::Send(SendingBatch(batch, nth))))
+        let starts = batches.into_iter().map(|batch| match started.contains(&batch.attempt.0) {
+            true => Start::Send(SendingBatch(batch)),
+            false => Start::TakenBack,
+        });
+        Ok(Begun { starts: starts.collect(), calls })
     }
 
     /// Takes back a batch of which certainly no byte has left, begun or not: its rows are queued again.
@@ -586,6 +638,21 @@ fn without_room(
         }
     }
     without
+}
+
+/// A number of things as the database has it.
+fn count(things: usize) -> i64 {
+    i64::try_from(things).unwrap_or(i64::MAX)
+}
+
+/// By which call a batch is sent.
+fn sent_via(batch: &Batch) -> &'static str {
+    if batch.rows.len() == 1 { "send" } else { "bulk" }
+}
+
+/// What tells a batch from the others of its chunk; its rows are in their ids' order.
+fn first_row(batch: &Batch) -> i64 {
+    batch.rows.first().map_or(0, |(row, _)| row.0)
 }
 
 fn sendable(rows: Vec<Candidate>) -> impl Iterator<Item = Sendable> {

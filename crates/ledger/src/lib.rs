@@ -1,7 +1,7 @@
 //! The truth about every row, in SQL: SQLite or Postgres behind one API.
 //!
 //! Each transition is one guarded statement, whose zero-rows answer has a name. Instants are stored as UTC milliseconds.
-//! A committed transaction survives a crash (`synchronous=FULL`).
+//! A transaction that lets a call go out survives a crash of the machine before it is answered (`disk.rs`).
 //!
 //! Deliberately not here: files, queues and HTTP; no call of this crate waits for any of them.
 
@@ -39,7 +39,7 @@ mod transitions;
 
 pub use attempts::OpenAttempt;
 pub use campaign::token::TokenPhase;
-pub use claims::{Claim, ClaimedBatch, SendingBatch, Start, Unsent};
+pub use claims::{Begun, Claim, ClaimedBatch, SendingBatch, Start, Unsent};
 pub use db::{Ledger, Schema};
 pub use decisions::{Decided, EarlierDecision, FoundRow, Todo, Verdict};
 pub use error::{Error, ErrorKind, chain};

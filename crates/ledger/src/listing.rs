@@ -102,12 +102,12 @@ pub struct Applied {
 }
 
 /// Pairs of numbers as the JSON object that [`pairs`] reads; the first of each pair is there once.
-fn json_pairs(pairs: impl IntoIterator<Item = (i64, i64)>) -> String {
+pub(crate) fn json_pairs(pairs: impl IntoIterator<Item = (i64, i64)>) -> String {
     serde_json::to_string(&pairs.into_iter().collect::<HashMap<_, _>>()).expect("numbers are JSON")
 }
 
 /// The pairs that are bound as parameter 1, as two columns.
-fn pairs(dialect: Dialect) -> &'static str {
+pub(crate) fn pairs(dialect: Dialect) -> &'static str {
     match dialect {
         Dialect::Sqlite => "(SELECT CAST(key AS INTEGER) AS key, value FROM json_each($1)) AS pairs",
         Dialect::Postgres => "(SELECT key::bigint, value::bigint FROM json_each_text($1::json)) AS pairs",

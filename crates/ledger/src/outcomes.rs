@@ -41,7 +41,7 @@ impl RetryPolicy {
 }
 
 impl Ledger {
-    /// Records what a send call did: here a row's outcome is decided.
+    /// Records what a send call did: [`Ledger::record_all`] of one.
     pub async fn record(
         &self,
         batch: &SendingBatch,
@@ -50,42 +50,55 @@ impl Ledger {
         first_look: SignedDuration,
         now: Timestamp,
     ) -> Result<Recorded> {
-        let operation = "record the outcome of a batch";
-        let batch = &batch.0;
-        let (first, last) = batch.span();
-        let words = words_of(outcome);
+        Ok(self.record_all(&[(batch, outcome)], retry, first_look, now).await?[0])
+    }
+
+    /// Records what send calls did, of all or of none: here a row's outcome is decided.
+    pub async fn record_all(
+        &self,
+        calls: &[(&SendingBatch, &Outcome)],
+        retry: &RetryPolicy,
+        first_look: SignedDuration,
+        now: Timestamp,
+    ) -> Result<Vec<Recorded>> {
+        let operation = "record the outcomes of batches";
         let recorded = quick_tx!(self, operation, |tx, dialect| {
-            let (state, look_at) = match outcome {
-                Outcome::Accepted { sms_id: Some(_) } => ("settled", None),
-                Outcome::Accepted { sms_id: None } => ("accepted", Some(ms(now + first_look))),
-                Outcome::NotSent { .. } | Outcome::Rejected { .. } => ("refused", None),
-                Outcome::Ambiguous { .. } => ("unknown", Some(ms(now + first_look))),
-            };
-            let ended = sqlx::query(
-                "UPDATE attempts SET state = $3, ended_at = $4, outcome = $5, look_at = $6
+            let mut all = Vec::with_capacity(calls.len());
+            for (SendingBatch(batch), outcome) in calls {
+                let (first, last) = batch.span();
+                let words = words_of(outcome);
+                let (state, look_at) = match outcome {
+                    Outcome::Accepted { sms_id: Some(_) } => ("settled", None),
+                    Outcome::Accepted { sms_id: None } => ("accepted", Some(ms(now + first_look))),
+                    Outcome::NotSent { .. } | Outcome::Rejected { .. } => ("refused", None),
+                    Outcome::Ambiguous { .. } => ("unknown", Some(ms(now + first_look))),
+                };
+                let ended = sqlx::query(
+                    "UPDATE attempts SET state = $3, ended_at = $4, outcome = $5, look_at = $6
                  WHERE id = $1 AND owner_id = $2 AND state IN ('sending', 'unknown')",
-            )
-            .bind(batch.attempt.0)
-            .bind(batch.owner.0)
-            .bind(state)
-            .bind(ms(now))
-            .bind(&words)
-            .bind(look_at)
-            .execute(&mut *tx)
-            .await
-            .during(operation)?
-            .rows_affected();
-            if ended == 0 {
-                return Ok(Recorded::ResolvedMeanwhile);
-            }
-            match outcome {
-                Outcome::Accepted { sms_id } => {
-                    let known = match sms_id {
-                        Some(_) => ", sms_id = $5, id_source = 'response', live = NULL, check_at = $6",
-                        // What an index hangs on stays out: it would be written anew at a random place for each row.
-                        None => "",
-                    };
-                    let update = sqlx::query(sql(format!(
+                )
+                .bind(batch.attempt.0)
+                .bind(batch.owner.0)
+                .bind(state)
+                .bind(ms(now))
+                .bind(&words)
+                .bind(look_at)
+                .execute(&mut *tx)
+                .await
+                .during(operation)?
+                .rows_affected();
+                if ended == 0 {
+                    all.push(Recorded::ResolvedMeanwhile);
+                    continue;
+                }
+                match outcome {
+                    Outcome::Accepted { sms_id } => {
+                        let known = match sms_id {
+                            Some(_) => ", sms_id = $5, id_source = 'response', live = NULL, check_at = $6",
+                            // What an index hangs on stays out: it would be written anew at a random place for each row.
+                            None => "",
+                        };
+                        let update = sqlx::query(sql(format!(
                         "UPDATE messages SET state = 'accepted', reason = NULL, accepted_at = $4, updated_at = $4{known}
                          WHERE id BETWEEN $1 AND $2 AND attempt_id = $3 AND sms_id IS NULL AND state IN ('sending', 'unknown')"
                     )))
@@ -93,87 +106,91 @@ impl Ledger {
                     .bind(last.0)
                     .bind(batch.attempt.0)
                     .bind(ms(now));
-                    let update = match sms_id {
-                        Some(id) => update.bind(id.0).bind(ms(now + first_look)),
-                        None => update,
-                    };
-                    update.execute(&mut *tx).await.during(operation)?;
-                }
-                Outcome::Ambiguous { .. } => {
-                    sqlx::query(
-                        "UPDATE messages SET state = 'unknown', reason = $5, updated_at = $4
+                        let update = match sms_id {
+                            Some(id) => update.bind(id.0).bind(ms(now + first_look)),
+                            None => update,
+                        };
+                        update.execute(&mut *tx).await.during(operation)?;
+                    }
+                    Outcome::Ambiguous { .. } => {
+                        sqlx::query(
+                            "UPDATE messages SET state = 'unknown', reason = $5, updated_at = $4
                          WHERE id BETWEEN $1 AND $2 AND attempt_id = $3 AND state = 'sending'",
-                    )
-                    .bind(first.0)
-                    .bind(last.0)
-                    .bind(batch.attempt.0)
-                    .bind(ms(now))
-                    .bind(&words)
-                    .execute(&mut *tx)
-                    .await
-                    .during(operation)?;
-                    let event = Event {
-                        attempt: Some(batch.attempt),
-                        rows: Some(batch.rows.len() as u64),
-                        ..Event::new("unknown", "worker", &words)
-                    };
-                    append_event!(tx, event, now).during(operation)?;
-                }
-                Outcome::NotSent { why, retry_after } => {
-                    let attempts: Option<i64> = sqlx::query_scalar(
-                        "SELECT max(attempts) FROM messages WHERE id BETWEEN $1 AND $2 AND attempt_id = $3",
-                    )
-                    .bind(first.0)
-                    .bind(last.0)
-                    .bind(batch.attempt.0)
-                    .fetch_one(&mut *tx)
-                    .await
-                    .during(operation)?;
-                    let asked = retry_after.and_then(|wait| SignedDuration::try_from(wait).ok()).unwrap_or_default();
-                    let wait = retry.wait(attempts.unwrap_or(1)).max(asked);
-                    requeue!(tx, batch, "'sending', 'unknown'", &words, ms(now + wait), now, operation);
-                    if *why == NotSent::TooLarge {
-                        sqlx::query("UPDATE chunks SET batch_len_max = $2 WHERE id = $1")
-                            .bind(batch.chunk.0)
-                            .bind(i64::try_from((batch.rows.len() / 2).max(1)).unwrap_or(1))
-                            .execute(&mut *tx)
-                            .await
-                            .during(operation)?;
-                        if batch.rows.len() == 1 {
-                            reject!(
-                                tx,
-                                batch,
-                                batch.rows.iter(),
-                                "the gateway says that the text is too large",
-                                now,
-                                operation,
-                                dialect
-                            );
+                        )
+                        .bind(first.0)
+                        .bind(last.0)
+                        .bind(batch.attempt.0)
+                        .bind(ms(now))
+                        .bind(&words)
+                        .execute(&mut *tx)
+                        .await
+                        .during(operation)?;
+                        let event = Event {
+                            attempt: Some(batch.attempt),
+                            rows: Some(batch.rows.len() as u64),
+                            ..Event::new("unknown", "worker", &words)
+                        };
+                        append_event!(tx, event, now).during(operation)?;
+                    }
+                    Outcome::NotSent { why, retry_after } => {
+                        let attempts: Option<i64> = sqlx::query_scalar(
+                            "SELECT max(attempts) FROM messages WHERE id BETWEEN $1 AND $2 AND attempt_id = $3",
+                        )
+                        .bind(first.0)
+                        .bind(last.0)
+                        .bind(batch.attempt.0)
+                        .fetch_one(&mut *tx)
+                        .await
+                        .during(operation)?;
+                        let asked =
+                            retry_after.and_then(|wait| SignedDuration::try_from(wait).ok()).unwrap_or_default();
+                        let wait = retry.wait(attempts.unwrap_or(1)).max(asked);
+                        requeue!(tx, batch, "'sending', 'unknown'", &words, ms(now + wait), now, operation);
+                        if *why == NotSent::TooLarge {
+                            sqlx::query("UPDATE chunks SET batch_len_max = $2 WHERE id = $1")
+                                .bind(batch.chunk.0)
+                                .bind(i64::try_from((batch.rows.len() / 2).max(1)).unwrap_or(1))
+                                .execute(&mut *tx)
+                                .await
+                                .during(operation)?;
+                            if batch.rows.len() == 1 {
+                                reject!(
+                                    tx,
+                                    batch,
+                                    batch.rows.iter(),
+                                    "the gateway says that the text is too large",
+                                    now,
+                                    operation,
+                                    dialect
+                                );
+                            }
                         }
                     }
+                    Outcome::Rejected { blame, message } => {
+                        let blamed: Vec<&RowId> = match blame {
+                            Blame::All => batch.rows.iter().collect(),
+                            Blame::Destinations(places) => places.iter().filter_map(|at| batch.rows.get(*at)).collect(),
+                        };
+                        // A refusal that names nobody would be met again for ever.
+                        let blamed = if blamed.is_empty() { batch.rows.iter().collect() } else { blamed };
+                        let reason = format!("the gateway refused it: {message}");
+                        let again = ms(now + retry.first);
+                        requeue!(
+                            tx,
+                            batch,
+                            "'sending', 'unknown'",
+                            "another row of its batch was refused",
+                            again,
+                            now,
+                            operation
+                        );
+                        reject!(tx, batch, blamed.into_iter(), &reason, now, operation, dialect);
+                    }
                 }
-                Outcome::Rejected { blame, message } => {
-                    let blamed: Vec<&RowId> = match blame {
-                        Blame::All => batch.rows.iter().collect(),
-                        Blame::Destinations(places) => places.iter().filter_map(|at| batch.rows.get(*at)).collect(),
-                    };
-                    // A refusal that names nobody would be met again for ever.
-                    let blamed = if blamed.is_empty() { batch.rows.iter().collect() } else { blamed };
-                    let reason = format!("the gateway refused it: {message}");
-                    let again = ms(now + retry.first);
-                    requeue!(
-                        tx,
-                        batch,
-                        "'sending', 'unknown'",
-                        "another row of its batch was refused",
-                        again,
-                        now,
-                        operation
-                    );
-                    reject!(tx, batch, blamed.into_iter(), &reason, now, operation, dialect);
-                }
+
+                all.push(Recorded::Done);
             }
-            Recorded::Done
+            all
         });
         Ok(recorded)
     }

@@ -137,13 +137,8 @@ async fn worker(number: usize) {
         ..worker::Settings::default()
     };
     let finished = Arc::clone(&parts.wake);
-    let worker = Rc::new(worker::Worker {
-        ledger: parts.ledger,
-        gateway: gateway(number),
-        settings,
-        mark: queue::Mark::nowhere(),
-        finished,
-    });
+    let worker = worker::Worker::new(parts.ledger, gateway(number), settings, queue::Mark::nowhere(), finished);
+    let worker = Rc::new(worker);
     let (stop, (working, mut done)) = (stop_of(number), tokio::sync::mpsc::channel::<()>(1));
     for _ in 0..scenario.concurrency {
         let (worker, owner, stop, working) = (Rc::clone(&worker), Arc::clone(&owner), stop.clone(), working.clone());

@@ -7,6 +7,7 @@
 //! Deliberately not here: what happens to an unknown outcome (`reconciler`) and what is sent next (`ingest::feeder`).
 
 mod restored;
+mod together;
 
 pub use restored::{Unmarked, quarantine_if_behind};
 
@@ -20,6 +21,7 @@ use queue::{Job, Mark, Queue};
 #[cfg(not(feature = "simulated"))]
 use std::time::SystemTime;
 use std::{sync::Arc, time::Duration};
+use together::Together;
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -57,21 +59,37 @@ impl Default for Settings {
 }
 
 /// Sends what the queue points at.
-#[derive(Clone)]
 pub struct Worker {
-    /// The truth.
-    pub ledger: Ledger,
-    /// The way out.
-    pub gateway: Gateway,
-    /// How.
-    pub settings: Settings,
-    /// How far the sending has come, remembered outside of the ledger.
-    pub mark: Mark,
-    /// Told when a chunk is finished, so that the feeder need not wait for its time.
-    pub finished: Arc<Notify>,
+    ledger: Ledger,
+    gateway: Gateway,
+    settings: Settings,
+    mark: Mark,
+    finished: Arc<Notify>,
+    /// Batches of several chunks that begin at one moment, in one commit.
+    starts: Together<ClaimedBatch, Result<Start, NotBegun>>,
+    /// Outcomes that came at one moment, in one commit.
+    outcomes: Together<(SendingBatch, Outcome), Result<Recorded, Arc<ledger::Error>>>,
+}
+
+/// Why a batch was not begun: nothing of it was sent.
+#[derive(Clone)]
+enum NotBegun {
+    /// The mark may have been committed although its answer was lost.
+    Unwritten(Arc<ledger::Error>),
+    /// The ledger was restored.
+    Behind,
+    /// How far the sending has come could not be remembered.
+    Unmarked(Arc<Unmarked>),
 }
 
 impl Worker {
+    /// A worker that sends what the ledger has by the gateway. `mark` remembers outside of the ledger how far the sending has come;
+    /// `finished` is told when a chunk is finished, so that the feeder need not wait for its time.
+    pub fn new(ledger: Ledger, gateway: Gateway, settings: Settings, mark: Mark, finished: Arc<Notify>) -> Self {
+        let (starts, outcomes) = (Together::new(), Together::new());
+        Self { ledger, gateway, settings, mark, finished, starts, outcomes }
+    }
+
     /// Works on the queue until `stop`: then nothing new is begun, and requests in flight are finished and recorded.
     pub async fn run(self, queue: Queue, owner: Arc<OwnerGuard>, stop: CancellationToken) {
         let (concurrency, grace) = (self.settings.concurrency, self.settings.grace);
@@ -160,32 +178,33 @@ impl Worker {
             return;
         };
         let unsent = batch.unsent();
-        let (marked, wall, now) = (Instant::now(), SystemTime::now(), self.ledger.now());
-        let sending = match self.ledger.start(batch, now).await {
-            Ok(Start::Send(sending)) => sending,
-            Ok(Start::TakenBack) => {
+        let (marked, wall) = (Instant::now(), SystemTime::now());
+        let begun = self.starts.join(batch, |batches| self.begin(batches)).await;
+        let sending = match begun {
+            Some(Ok(Start::Send(sending))) => sending,
+            Some(Ok(Start::TakenBack)) => {
                 tracing::info!(attempt.id = %attempt, "a batch was taken back before it was begun");
                 return;
             }
-            Err(error) => {
-                // The mark may have been committed although its answer was lost; nothing was sent either way.
+            Some(Err(NotBegun::Unwritten(error))) => {
                 tracing::warn!(attempt.id = %attempt, error = %chain(&error), "could not mark a batch; it is not sent");
                 self.take_back(unsent, "it could not be marked").await;
                 return;
             }
-        };
-        match quarantine_if_behind(&self.ledger, &self.mark, sending.nth_begun()).await {
-            Ok(false) => {}
-            Ok(true) => {
+            Some(Err(NotBegun::Behind)) => {
                 self.take_back(unsent, "the ledger was restored").await;
                 return;
             }
-            Err(error) => {
+            Some(Err(NotBegun::Unmarked(error))) => {
                 tracing::warn!(attempt.id = %attempt, error = %chain(&error), "could not mark what is sent; it is not sent");
                 self.take_back(unsent, "the mark of what is sent could not be raised").await;
                 return;
             }
-        }
+            None => {
+                self.take_back(unsent, "the worker was stopping").await;
+                return;
+            }
+        };
         // The monotonic clock stands still while the machine sleeps, the wall clock may be set: either is reason enough.
         if marked.elapsed() > START_WITHIN || wall.elapsed().is_ok_and(|passed| passed > START_WITHIN) {
             self.take_back(unsent, "it took too long to begin").await;
@@ -208,21 +227,57 @@ impl Worker {
         }
     }
 
+    /// Marks batches as being sent, in one commit, and then remembers outside of the ledger that they are.
+    async fn begin(&self, batches: Vec<ClaimedBatch>) -> Vec<Result<Start, NotBegun>> {
+        let all = batches.len();
+        let failed = |why: NotBegun| (0..all).map(|_| Err(why.clone())).collect();
+        let begun = match self.ledger.start_all(batches, self.ledger.now()).await {
+            Ok(begun) => begun,
+            Err(error) => return failed(NotBegun::Unwritten(Arc::new(error))),
+        };
+        if let Some(calls) = begun.calls {
+            match quarantine_if_behind(&self.ledger, &self.mark, calls).await {
+                Ok(false) => {}
+                Ok(true) => return failed(NotBegun::Behind),
+                Err(error) => return failed(NotBegun::Unmarked(Arc::new(error))),
+            }
+        }
+        begun.starts.into_iter().map(Ok).collect()
+    }
+
     /// Records an outcome, however long the ledger is away: until then the rows are `sending`, and after a crash `unknown`.
     async fn record(&self, sending: SendingBatch, outcome: Outcome) {
-        let attempt = sending.batch().attempt();
-        let record = || {
-            self.ledger.record(&sending, &outcome, &self.settings.retry, self.settings.first_look, self.ledger.now())
-        };
-        match insist(record).await {
-            Ok(recorded) => {
+        let (attempt, rows) = (sending.batch().attempt(), sending.batch().destinations.len() as u64);
+        let recorded = self.outcomes.join((sending, outcome.clone()), |calls| self.record_all(calls)).await;
+        match recorded {
+            Some(Ok(recorded)) => {
                 if recorded == Recorded::Done {
-                    count(&outcome, sending.batch().destinations.len() as u64);
+                    count(&outcome, rows);
                 }
                 tracing::debug!(attempt.id = %attempt, ?recorded, "recorded a batch");
             }
-            Err(error) => {
+            Some(Err(error)) => {
                 tracing::error!(attempt.id = %attempt, error = %chain(&error), "an outcome was not recorded; the list will tell");
+            }
+            None => tracing::error!(attempt.id = %attempt, "an outcome was not recorded in time; the list will tell"),
+        }
+    }
+
+    /// Records outcomes in one commit; each by itself if that can't be done, since one of them may be why.
+    async fn record_all(&self, calls: Vec<(SendingBatch, Outcome)>) -> Vec<Result<Recorded, Arc<ledger::Error>>> {
+        let (retry, first_look) = (&self.settings.retry, self.settings.first_look);
+        let calls: Vec<(&SendingBatch, &Outcome)> = calls.iter().map(|(sending, outcome)| (sending, outcome)).collect();
+        let together = || self.ledger.record_all(&calls, retry, first_look, self.ledger.now());
+        match insist(together).await {
+            Ok(recorded) => recorded.into_iter().map(Ok).collect(),
+            Err(error) if calls.len() == 1 => vec![Err(Arc::new(error))],
+            Err(_) => {
+                let mut recorded = Vec::with_capacity(calls.len());
+                for (sending, outcome) in calls {
+                    let alone = self.ledger.record(sending, outcome, retry, first_look, self.ledger.now()).await;
+                    recorded.push(alone.map_err(Arc::new));
+                }
+                recorded
             }
         }
     }
