@@ -89,6 +89,10 @@ impl Setup {
                 let what = format!("the ledger at {name} is on a newer schema than this crier knows");
                 Err(Stop::dependency(what).advise("Update this crier.").into())
             }
+            Schema::Foreign => {
+                let what = format!("the ledger at {name} was made by a crier with another schema of the same number");
+                Err(Stop::dependency(what).advise("Use the crier that made it, or begin a new ledger.").into())
+            }
         }
     }
 

@@ -67,6 +67,8 @@ pub enum Schema {
     Newer,
     /// A newer program has migrated it, and taken away what this one needs.
     Ahead,
+    /// A program whose migrations have the same numbers and other words has made it.
+    Foreign,
 }
 
 /// Which SQL a statement is written in, where the two must differ.
@@ -355,15 +357,12 @@ impl Ledger {
     /// Compares the ledger's schema with what this program needs.
     pub async fn schema(&self) -> Result<Schema> {
         let operation = "read the ledger's schema version";
-        let needed = match &self.db {
+        let known = match &self.db {
             Db::Sqlite(_) => &SQLITE,
             Db::Postgres(_) => &POSTGRES,
-        }
-        .iter()
-        .map(|migration| migration.version)
-        .max()
-        .unwrap_or(0);
-        let found: Option<i64> = read_conn!(self, operation, |conn, dialect| {
+        };
+        let needed = known.iter().map(|migration| migration.version).max().unwrap_or(0);
+        let applied: Vec<(i64, Vec<u8>)> = read_conn!(self, operation, |conn, dialect| {
             let exists: i64 = sqlx::query_scalar(match dialect {
                 Dialect::Sqlite => "SELECT count(*) FROM sqlite_master WHERE name = '_sqlx_migrations'",
                 Dialect::Postgres => "SELECT count(*) FROM pg_class WHERE oid = to_regclass('_sqlx_migrations')",
@@ -372,14 +371,21 @@ impl Ledger {
             .await
             .during(operation)?;
             if exists == 0 {
-                None
+                Vec::new()
             } else {
-                sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
-                    .fetch_one(&mut *conn)
+                sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations WHERE success")
+                    .fetch_all(&mut *conn)
                     .await
                     .during(operation)?
             }
         });
+        let other_words = |(version, checksum): &(i64, Vec<u8>)| {
+            known.iter().any(|migration| migration.version == *version && *migration.checksum != **checksum)
+        };
+        if applied.iter().any(other_words) {
+            return Ok(Schema::Foreign);
+        }
+        let found = applied.iter().map(|(version, _)| *version).max();
         Ok(match found.unwrap_or(0) {
             version if version < needed => Schema::Behind,
             version if version > needed => {

@@ -6,6 +6,7 @@ use ledger::{Ledger, Schema};
 on_both! {
     a_ledger_that_is_migrated_twice_is_current
     a_ledger_of_an_older_and_of_a_newer_program_is_told_apart
+    a_ledger_whose_schema_has_the_same_number_and_other_words_is_told_apart
 }
 
 async fn a_ledger_that_is_migrated_twice_is_current(bench: &Bench) {
@@ -22,6 +23,12 @@ async fn a_ledger_of_an_older_and_of_a_newer_program_is_told_apart(bench: &Bench
     assert_eq!(bench.ledger.schema().await.unwrap(), Schema::Ahead);
     bench.raw.execute("DELETE FROM _sqlx_migrations").await.unwrap();
     assert_eq!(bench.ledger.schema().await.unwrap(), Schema::Behind);
+}
+
+async fn a_ledger_whose_schema_has_the_same_number_and_other_words_is_told_apart(bench: &Bench) {
+    bench.raw.execute("UPDATE _sqlx_migrations SET checksum = (SELECT checksum FROM _sqlx_migrations WHERE version = 2) WHERE version = 1").await.unwrap();
+    assert_eq!(bench.ledger.schema().await.unwrap(), Schema::Foreign);
+    assert!(bench.ledger.migrate().await.is_err(), "nothing can be brought up to date");
 }
 
 #[tokio::test]
