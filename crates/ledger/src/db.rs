@@ -46,7 +46,10 @@ pub(crate) struct Sqlite {
     #[cfg_attr(feature = "simulated", allow(dead_code, clippy::allow_attributes, reason = "`only` does it"))]
     pub(crate) read: SqlitePool,
     pub(crate) path: PathBuf,
-    #[cfg_attr(feature = "simulated", allow(dead_code, clippy::allow_attributes, reason = "the simulation has no disk"))]
+    #[cfg_attr(
+        feature = "simulated",
+        allow(dead_code, clippy::allow_attributes, reason = "the simulation has no disk")
+    )]
     pub(crate) disk: Arc<Disk>,
     /// The connection that does all of this in the simulation.
     #[cfg(feature = "simulated")]

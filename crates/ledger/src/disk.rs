@@ -47,11 +47,16 @@ impl Disk {
         match *state {
             State::Lasting(up_to) if up_to >= own => return Ok(()),
             State::Lasting(_) => {}
-            State::Failed => return Err(io::Error::other("the disk failed to keep the ledger's log; start again when it is mended")),
+            State::Failed => {
+                return Err(io::Error::other(
+                    "the disk failed to keep the ledger's log; start again when it is mended",
+                ));
+            }
         }
         let up_to = self.asked.load(Ordering::SeqCst);
         let log = self.log.clone();
-        let synced = spawn_blocking(move || File::open(log)?.sync_data()).await.expect("waiting for a disk does not panic");
+        let synced =
+            spawn_blocking(move || File::open(log)?.sync_data()).await.expect("waiting for a disk does not panic");
         *state = if synced.is_ok() { State::Lasting(up_to) } else { State::Failed };
         synced
     }
