@@ -1,12 +1,12 @@
 //! The regular reading: the gateway's time, window by window, each once, ten rows a call.
 
-use crate::{Reconciler, RoundError, odd::Odd};
+use crate::{Reconciler, RoundError, odd::Odd, reading::Reading};
 use campaign::{
     SenderId,
     budget::CallClass,
     sweep::{self, Follow, Unread, Window},
 };
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use ledger::{OpenAttempt, PendingWindow};
 use std::time::Duration;
 
@@ -22,35 +22,111 @@ const AFTER_A_MOVE: Duration = Duration::from_secs(2);
 /// Open attempts that are looked at in one round.
 const ATTEMPTS_A_ROUND: u32 = 5_000;
 
+/// For how long in a round windows are read while others are applied, shared by all senders: the other work of a round, and its
+/// lease, must not wait for a list that has no end.
+const AHEAD_A_ROUND: SignedDuration = SignedDuration::from_secs(5);
+
+/// What comes next in the list of a sender.
+enum Next {
+    /// Nothing, for now.
+    Nothing,
+    /// A window whose texts are not final yet. Nothing of ours is between the last window and this one: the list counts as read
+    /// so far, and a first look comes later.
+    TooEarly { swept_to: i64, first_look: SignedDuration },
+    /// A window that was read.
+    Read(ReadWindow),
+}
+
+/// A window that was read completely, and is to be applied.
+struct ReadWindow {
+    window: Window,
+    reading: Reading,
+    /// How old a text was to be when it is first read.
+    first_look: SignedDuration,
+    /// Attempts of which the list was read past the end.
+    passed: Vec<OpenAttempt>,
+}
+
+impl ReadWindow {
+    /// Where the next window begins and how old its texts should be, once this one is applied.
+    fn cursor(&self) -> (i64, SignedDuration) {
+        let listed = self.reading.texts.len() as u64;
+        let learned = match listed {
+            0 => self.first_look,
+            _ => sweep::learn_first_look(self.first_look, listed, self.reading.pending().len() as u64),
+        };
+        (self.window.until, learned)
+    }
+}
+
+/// Whether no window has covered an attempt yet that is no longer being made.
+fn is_unread(attempt: &OpenAttempt) -> bool {
+    !attempt.sending && attempt.looks == 0
+}
+
 impl Reconciler {
-    /// Reads the next window of each sender, where it is time. Answers whether there was one: another may be due at once.
+    /// Reads the next windows of each sender, where it is time. Answers whether there was one: another may be due at once.
     pub(crate) async fn sweep_senders(&self) -> Result<bool, RoundError> {
         let attempts = self.ledger.open_attempts(ATTEMPTS_A_ROUND).await?;
+        let senders = attempts.chunk_by(|a, b| a.sender == b.sender).count();
+        let share = AHEAD_A_ROUND / i32::try_from(senders.max(1)).unwrap_or(i32::MAX);
         let (mut odd, mut swept) = (Odd::default(), false);
         for of_sender in attempts.chunk_by(|a, b| a.sender == b.sender) {
-            swept |= odd.set_aside(self.sweep_sender(of_sender).await)?;
+            swept |= odd.set_aside(self.sweep_sender(of_sender, share).await)?;
         }
         odd.told().map(|()| swept)
     }
 
-    async fn sweep_sender(&self, attempts: &[OpenAttempt]) -> Result<bool, RoundError> {
+    /// Reads the windows of a sender that are due, and applies each while the next one is read: the gateway and the ledger need
+    /// not wait for each other. No further window is begun after `share`.
+    async fn sweep_sender(&self, attempts: &[OpenAttempt], share: SignedDuration) -> Result<bool, RoundError> {
         let sender = &attempts[0].sender;
-        let unread: Vec<&OpenAttempt> = attempts.iter().filter(|a| !a.sending && a.looks == 0).collect();
-        if unread.is_empty() {
+        if !attempts.iter().any(is_unread) {
             return Ok(false);
         }
+        let ahead_until = self.ledger.now() + share;
+        let cursor = self.ledger.cursor(sender).await?;
+        self.pass_read(attempts, cursor).await?;
+        let (mut next, mut swept) = (self.read_next(attempts, cursor).await?, false);
+        loop {
+            let read = match next {
+                Next::Nothing => return Ok(swept),
+                Next::TooEarly { swept_to, first_look } => {
+                    self.ledger.advance_cursor(sender, swept_to, first_look).await?;
+                    return Ok(swept);
+                }
+                Next::Read(read) => read,
+            };
+            // Where this one can't be applied, what was read after it is dropped: the list counts as read in order. A gateway that
+            // is away must not keep it from being applied.
+            let ahead = async { Ok(self.read_ahead(sender, &read, ahead_until).await) };
+            let ((), ahead) = futures::try_join!(self.apply_window(sender, &read), ahead)?;
+            (next, swept) = (ahead?, true);
+        }
+    }
+
+    /// Reads the window that follows one which is being applied.
+    async fn read_ahead(&self, sender: &SenderId, read: &ReadWindow, until: Timestamp) -> Result<Next, RoundError> {
+        if self.ledger.now() >= until {
+            return Ok(Next::Nothing);
+        }
+        let attempts = self.ledger.open_attempts(ATTEMPTS_A_ROUND).await?;
+        let of_sender: Vec<OpenAttempt> = attempts.into_iter().filter(|attempt| attempt.sender == *sender).collect();
+        self.read_next(&of_sender, Some(read.cursor())).await
+    }
+
+    /// Chooses the next window of a sender and reads it. `cursor`: how far its list is read once all before is applied.
+    async fn read_next(
+        &self,
+        attempts: &[OpenAttempt],
+        cursor: Option<(i64, SignedDuration)>,
+    ) -> Result<Next, RoundError> {
         let skew = self.skew().await?;
         let second = |at| Self::gateway_second(at, skew);
-        let ended = |attempt: &OpenAttempt| second(self.ended(attempt)) + sweep::DATE_CUT;
-        let cursor = self.ledger.cursor(sender).await?;
-        let first_look = cursor.map_or(self.settings.first_look, |(_, learned)| learned);
-        // A look for something else reads up to now: what it has passed needs no window of its own.
-        let swept_to = cursor.map_or(i64::MIN, |(swept_to, _)| swept_to);
-        let (passed, unread): (Vec<_>, Vec<_>) = unread.into_iter().partition(|attempt| ended(attempt) <= swept_to);
-        self.pass(&passed, first_look).await?;
-        if unread.is_empty() {
-            return Ok(false);
-        }
+        let ended = |attempt: &OpenAttempt| self.ended_second(attempt, skew);
+        let (swept_to, first_look) = cursor.unwrap_or((i64::MIN, self.settings.first_look));
+        let unread: Vec<&OpenAttempt> = attempts.iter().filter(|a| is_unread(a) && ended(a) > swept_to).collect();
+        let Some(sender) = unread.first().map(|attempt| &attempt.sender) else { return Ok(Next::Nothing) };
         let mut recipients = 0;
         let enough = unread.iter().find(|attempt| {
             recipients += attempt.recipients;
@@ -66,20 +142,15 @@ impl Reconciler {
             recipients,
             enough_at: enough.map(|attempt| second(attempt.sending_at)),
         };
-        let Some(window) = sweep::next_window(&state, &self.pace(first_look)) else { return Ok(false) };
+        let Some(window) = sweep::next_window(&state, &self.pace(first_look)) else { return Ok(Next::Nothing) };
         let sampled = recipients >= SAMPLED_FROM && first_look < sweep::LONGEST_FIRST_LOOK;
         if sampled && !self.is_mostly_final(sender, window).await? {
-            // Nothing of ours is between the last window and this one. What was learned is kept with how far the list was read.
-            let later = sweep::learn_first_look(first_look, 1, 1);
-            self.ledger.advance_cursor(sender, window.since - 1, later).await?;
-            return Ok(false);
+            let first_look = sweep::learn_first_look(first_look, 1, 1);
+            return Ok(Next::TooEarly { swept_to: window.since - 1, first_look });
         }
-        if !self.sweep_window(sender, window, first_look).await? {
-            return Ok(false);
-        }
-        let passed: Vec<&OpenAttempt> = unread.into_iter().filter(|attempt| ended(attempt) <= window.until).collect();
-        self.pass(&passed, first_look).await?;
-        Ok(true)
+        let Some(reading) = self.read_still(sender, window).await? else { return Ok(Next::Nothing) };
+        let passed = unread.into_iter().filter(|attempt| ended(attempt) <= window.until).cloned().collect();
+        Ok(Next::Read(ReadWindow { window, reading, first_look, passed }))
     }
 
     /// Looks at the newest page of a window and at one in its middle; a few pages are read anyway.
@@ -92,8 +163,22 @@ impl Reconciler {
         Ok(sweep::is_mostly_final(pending + more))
     }
 
+    /// Passes attempts that the list was read past before: a look for something else reads up to now, and they need no window of
+    /// their own.
+    async fn pass_read(
+        &self,
+        attempts: &[OpenAttempt],
+        cursor: Option<(i64, SignedDuration)>,
+    ) -> Result<(), RoundError> {
+        let Some((swept_to, first_look)) = cursor else { return Ok(()) };
+        let skew = self.skew().await?;
+        let is_passed = |attempt: &&OpenAttempt| is_unread(attempt) && self.ended_second(attempt, skew) <= swept_to;
+        let passed: Vec<OpenAttempt> = attempts.iter().filter(is_passed).cloned().collect();
+        self.pass(&passed, first_look).await
+    }
+
     /// Ends attempts that the list was read past and whose texts are all found; has the others looked for again.
-    async fn pass(&self, passed: &[&OpenAttempt], first_look: SignedDuration) -> Result<(), RoundError> {
+    async fn pass(&self, passed: &[OpenAttempt], first_look: SignedDuration) -> Result<(), RoundError> {
         if passed.is_empty() {
             return Ok(());
         }
@@ -108,26 +193,42 @@ impl Reconciler {
     }
 
     /// When an attempt ended, or must have: its worker may only be silent.
-    pub(crate) fn ended(&self, attempt: &OpenAttempt) -> jiff::Timestamp {
+    pub(crate) fn ended(&self, attempt: &OpenAttempt) -> Timestamp {
         attempt.ended_at.unwrap_or(attempt.sending_at + self.settings.send_limit)
     }
 
-    /// Reads a window that follows the last one, applies it, moves the cursor and follows what is pending. Answers false
-    /// when the reading does not count.
+    /// The second of the gateway's clock by which an attempt had ended.
+    fn ended_second(&self, attempt: &OpenAttempt, skew: SignedDuration) -> i64 {
+        Self::gateway_second(self.ended(attempt), skew) + sweep::DATE_CUT
+    }
+
+    /// Reads a window that follows the last one, and applies it. Answers false when the reading does not count.
     pub(crate) async fn sweep_window(
         &self,
         sender: &SenderId,
         window: Window,
         first_look: SignedDuration,
     ) -> Result<bool, RoundError> {
-        let Some(reading) = self.read_window(CallClass::Status, sender, None, window).await? else {
+        let Some(reading) = self.read_still(sender, window).await? else { return Ok(false) };
+        self.apply_window(sender, &ReadWindow { window, reading, first_look, passed: Vec::new() }).await?;
+        Ok(true)
+    }
+
+    async fn read_still(&self, sender: &SenderId, window: Window) -> Result<Option<Reading>, RoundError> {
+        let reading = self.read_window(CallClass::Status, sender, None, window).await?;
+        if reading.is_none() {
             tokio::time::sleep(AFTER_A_MOVE).await;
-            return Ok(false);
-        };
+        }
+        Ok(reading)
+    }
+
+    /// Applies a window, follows what is pending, moves the cursor and passes attempts.
+    async fn apply_window(&self, sender: &SenderId, read: &ReadWindow) -> Result<(), RoundError> {
+        let ReadWindow { window, reading, first_look, passed } = read;
         let skew = self.skew().await?;
         let now = self.ledger.now();
         let applied = self.ledger.apply_listing(sender, &reading.texts, skew, now).await?;
-        self.ledger.note_reading(&reading.noted(sender, None, window, applied.found, skew), now).await?;
+        self.ledger.note_reading(&reading.noted(sender, None, *window, applied.found, skew), now).await?;
         if applied.unexplained > 0 {
             tracing::error!(
                 sender = %sender,
@@ -137,13 +238,13 @@ impl Reconciler {
         }
         let (listed, pending) = (reading.texts.len() as u64, applied.pending);
         tracing::debug!(sender = %sender, list.rows = listed, list.pending = pending, rows.found = applied.found, "read a window");
-        let learned = if listed == 0 { first_look } else { sweep::learn_first_look(first_look, listed, pending) };
+        let (swept_to, learned) = read.cursor();
         // Where texts take minutes, so do those that were not final yet.
         let again = self.settings.first_look.max(learned / 4);
-        let seen = PendingWindow { id: -1, window, listed, looks: 1 };
+        let seen = PendingWindow { id: -1, window: *window, listed, looks: 1 };
         self.follow(sender, &reading.pending(), seen, pending, again).await?;
-        self.ledger.advance_cursor(sender, window.until, learned).await?;
-        Ok(true)
+        self.ledger.advance_cursor(sender, swept_to, learned).await?;
+        self.pass(passed, *first_look).await
     }
 
     /// Reads windows again in which much was pending.

@@ -1,6 +1,6 @@
 //! A ledger with calls that were made, a gateway that lists what a test says, and a reconciler between them.
 
-use crate::support::{Reply, Server, budget, ok, settings};
+use crate::support::{Asked, Reply, Server, budget, ok, settings};
 use campaign::{ChunkId, Msisdn, Outcome, RowState, SenderId, SmsId, TextId};
 use gateway::Gateway;
 use jiff::{SignedDuration, Timestamp};
@@ -31,7 +31,18 @@ pub(crate) async fn called(
     batch_len_max: usize,
     outcome: impl Fn(&[u64]) -> Outcome,
 ) {
-    let now = ledger.now();
+    called_at(ledger, owner, rows, batch_len_max, outcome, ledger.now()).await;
+}
+
+/// Like [`called`], by calls that began then and ended now.
+pub(crate) async fn called_at(
+    ledger: &Ledger,
+    owner: &OwnerGuard,
+    rows: &[(&str, u64)],
+    batch_len_max: usize,
+    outcome: impl Fn(&[u64]) -> Outcome,
+    now: Timestamp,
+) {
     let new = NewImport {
         file_name: "a.csv".to_owned(),
         sha256: "0".repeat(64),
@@ -74,7 +85,7 @@ pub(crate) async fn called(
         let Start::Send(sending) = ledger.start(batch, now).await.unwrap() else { panic!("it is begun") };
         let number = |to: &Msisdn| to.as_u64() - destination(0).as_u64();
         let numbers: Vec<u64> = sending.batch().destinations.iter().map(number).collect();
-        ledger.record(&sending, &outcome(&numbers), &retry, SignedDuration::ZERO, now).await.unwrap();
+        ledger.record(&sending, &outcome(&numbers), &retry, SignedDuration::ZERO, ledger.now()).await.unwrap();
     }
     ledger.finish_chunk(chunk, owner, now).await.unwrap();
 }
@@ -90,6 +101,12 @@ pub(crate) fn line(sender: &str, number: u64, at: Timestamp) -> String {
         destination(number),
         at.strftime("%Y-%m-%d %H:%M:%S")
     )
+}
+
+/// What a query of the list asks for under a name; a time is written as the list writes it.
+pub(crate) fn asked_for(asked: &Asked, name: &str) -> String {
+    let rest = asked.path.split_once(&format!("{name}=")).map_or("", |(_, rest)| rest);
+    rest.split('&').next().unwrap_or_default().replace('+', " ").replace("%3A", ":")
 }
 
 /// An answer of the list with these lines.

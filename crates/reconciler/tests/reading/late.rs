@@ -1,7 +1,7 @@
 //! Texts that the gateway sends late and lists late.
 
 use crate::{
-    house::{called, line, page, quick, reconcile},
+    house::{asked_for, called, line, page, quick, reconcile},
     support::{Asked, File, Server, ledger},
 };
 use campaign::{Outcome, RowState, SenderId, outcome::Ambiguous};
@@ -23,12 +23,8 @@ async fn a_text_that_is_sent_late_and_listed_late_is_found() {
     let acme = SenderId::parse("ACME").unwrap();
     ledger.advance_cursor(&acme, (ended + seconds(60)).as_second(), seconds(1)).await.unwrap();
     let server = Server::start(move |asked: &Asked| {
-        let asked_for = |name: &str| {
-            let rest = asked.path.split_once(name).map_or("", |(_, rest)| rest);
-            rest.split('&').next().unwrap_or_default().replace('+', " ").replace("%3A", ":")
-        };
         let time = sent.strftime("%Y-%m-%d %H:%M:%S").to_string();
-        let within = asked_for("sent_since=") <= time && time <= asked_for("sent_until=");
+        let within = asked_for(asked, "sent_since") <= time && time <= asked_for(asked, "sent_until");
         let shown = within && Timestamp::now() >= visible;
         page(&shown.then(|| line("ACME", 7, sent)).into_iter().collect::<Vec<_>>())
     })

@@ -4,6 +4,7 @@
 #[path = "../../../gateway/tests/support/mod.rs"]
 mod support;
 
+mod ahead;
 mod house;
 mod late;
 mod one_of_many;
