@@ -50,10 +50,10 @@ impl Batch {
 ///
 /// # Errors
 /// The first that reading or judging met, in the order of the rows.
-pub(crate) fn read_ahead(
+pub(crate) fn read_ahead<E: From<Refusal>>(
     mut records: Records,
-    mut judge: impl FnMut(u32, &StringRecord) -> Result<(), Refusal>,
-) -> Result<Records, Refusal> {
+    mut judge: impl FnMut(u32, &StringRecord) -> Result<(), E>,
+) -> Result<Records, E> {
     let (read, to_judge) = sync_channel::<Batch>(BATCHES);
     let (judged, to_fill) = channel();
     for _ in 0..BATCHES {
@@ -68,7 +68,7 @@ pub(crate) fn read_ahead(
                     break;
                 }
             }
-            Ok(records)
+            Ok::<_, Refusal>(records)
         });
         for batch in to_judge {
             for (row, record) in &batch.records[..batch.len] {
@@ -77,7 +77,7 @@ pub(crate) fn read_ahead(
             // The thread may have come to the end of the file.
             let _ = judged.send(batch);
         }
-        reading.join().expect("the reading thread hands panics on")
+        reading.join().expect("the reading thread hands panics on").map_err(E::from)
     })
 }
 

@@ -6,6 +6,7 @@
 //! launch.
 
 use crate::{
+    ahead::read_ahead,
     check::Opened,
     chunker::Chunker,
     preview::Preview,
@@ -13,6 +14,7 @@ use crate::{
     refusal::Refusal,
     rejects::{Rejects, rejects_path},
     row::{Row, Verdict},
+    seen::Numbers,
     texts::Text,
 };
 use campaign::{CampaignId, ChunkId, ImportId, Msisdn, OwnerId, RowState, SenderId, TextId, id::CHUNK_ROWS_MAX};
@@ -428,14 +430,15 @@ struct Reader {
 impl Reader {
     fn read(self, rejects: PathBuf, blocks: &mpsc::Sender<Vec<NewChunk>>) -> Result<ReadThrough, Stop> {
         let preview = &self.preview;
-        let Opened { mut records, mut assessor } =
-            Opened::new(&self.path, &preview.file_name, &preview.options, None, self.now)?;
+        let numbers = Numbers::Known(Arc::clone(&preview.repeats));
+        let Opened { records, mut assessor } =
+            Opened::new(&self.path, &preview.file_name, &preview.options, None, numbers, self.now)?;
         let mut rejects = Rejects::new(rejects, records.header().clone(), Some(assessor.destination_column()));
         let mut rejects_problem = None;
         let mut chunker = Chunker::new(CHUNK_ROWS_MAX, BUFFERED_ROWS_MAX);
         let mut block = Block { reader: &self, ordinal: 0, chunks: Vec::new(), rows: 0 };
         let mut rows = 0;
-        while let Some((number, record)) = records.next()? {
+        let records = read_ahead(records, |number, record| {
             let row = assessor.assess(number, record)?;
             rows += 1;
             if let Some(reject) = row.verdict.reject()
@@ -449,7 +452,8 @@ impl Reader {
             while let Some(((campaign, _), rows)) = chunker.pop() {
                 block.add(campaign, rows, blocks)?;
             }
-        }
+            Ok::<_, Stop>(())
+        })?;
         chunker.finish();
         while let Some(((campaign, _), rows)) = chunker.pop() {
             block.add(campaign, rows, blocks)?;
