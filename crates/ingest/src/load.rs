@@ -38,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Rows that wait for others of their text.
 pub(crate) const BUFFERED_ROWS_MAX: usize = 8_000;
-/// Rows of one transaction, about. Up to four such blocks are in memory.
+/// Rows of one transaction, about. Up to six such blocks are in memory, and what is buffered.
 pub(crate) const ROWS_PER_APPEND: usize = 2_000;
 /// The same for a server: each COPY costs it as much as some hundred rows.
 const ROWS_PER_COPY: usize = 4_000;
@@ -256,15 +256,16 @@ pub(crate) async fn fill(
     let Loading { import, campaigns } = loading;
     let mut span = telemetry::span("load file");
     let now = clock();
-    // One block is made while another is written.
-    let (blocks, to_write) = mpsc::channel::<Vec<NewChunk>>(1);
+    let rows_per_block = if ledger.is_embedded() { ROWS_PER_APPEND } else { ROWS_PER_COPY };
+    // The chunker makes many chunks at once: while they are written, rows for the next are gathered.
+    let (blocks, to_write) = mpsc::channel::<Vec<NewChunk>>(BUFFERED_ROWS_MAX / rows_per_block);
     let reader = Reader {
         path: path.to_owned(),
         preview: preview.clone(),
         import,
         campaigns: campaigns.iter().map(|(id, _)| *id).collect(),
         now,
-        rows_per_block: if ledger.is_embedded() { ROWS_PER_APPEND } else { ROWS_PER_COPY },
+        rows_per_block,
     };
     let reading = spawn_blocking(move || reader.read(rejects, &blocks));
 

@@ -11,7 +11,7 @@ use std::{
 /// Distinct numbers whose row is remembered (about 9 MB); of later ones only that they were there (about 2 bytes each).
 const EXACT_MAX: usize = 450_000;
 /// Numbers that are added to the others together: a set that grows number by number keeps as much room again for more.
-const RECENT_MAX: usize = 200_000;
+const RECENT_MAX: usize = 100_000;
 /// Hash tables that share them, so that none is large: after one large block was freed, glibc's allocator keeps as much
 /// again in each thread's heap.
 const TABLES: usize = 128;
