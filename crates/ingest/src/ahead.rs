@@ -59,7 +59,8 @@ pub(crate) fn read_ahead<E: From<Refusal>>(
     for _ in 0..BATCHES {
         judged.send(Batch::default()).expect("the other end is here");
     }
-    thread::scope(|scope| {
+    // All ends on this side go with the closure: the thread, which may wait for a batch, is told so when judging ends early.
+    thread::scope(move |scope| {
         let reading = scope.spawn(move || {
             // Nobody gives batches or takes them once judging has ended early.
             while let Ok(mut batch) = to_fill.recv() {
@@ -95,6 +96,9 @@ mod tests {
         let mut judged = Vec::new();
         let read = read_ahead(Records::open(&path, None).unwrap(), |row, record| {
             if Some(row) == stop {
+                // The other thread has read all that it may by then, and waits.
+                let mut again = Records::open(&path, None).unwrap();
+                while let Ok(Some(_)) = again.next() {}
                 return Err(Refusal::TooManyCampaigns { row, max: 1 });
             }
             judged.push((row, record[0].to_owned()));
@@ -129,7 +133,7 @@ mod tests {
         let (seen, ended) = judged(&text, None);
         assert!(matches!(ended, Some(Refusal::Nul { line: 1_501 })), "{ended:?}");
         assert!(seen.len() > 700, "those that were read before it are judged");
-        for stop in [2, 700] {
+        for stop in [2, 700, 1_000] {
             let (seen, ended) = judged(&text, Some(stop));
             assert!(matches!(ended, Some(Refusal::TooManyCampaigns { row, .. }) if row == stop), "{ended:?}");
             assert_eq!(seen.len(), usize::try_from(stop).unwrap() - 2);
