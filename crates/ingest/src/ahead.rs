@@ -50,16 +50,17 @@ impl Batch {
 ///
 /// # Errors
 /// The first that reading or judging met, in the order of the rows.
-pub(crate) fn read_ahead(
+pub(crate) fn read_ahead<E: From<Refusal>>(
     mut records: Records,
-    mut judge: impl FnMut(u32, &StringRecord) -> Result<(), Refusal>,
-) -> Result<Records, Refusal> {
+    mut judge: impl FnMut(u32, &StringRecord) -> Result<(), E>,
+) -> Result<Records, E> {
     let (read, to_judge) = sync_channel::<Batch>(BATCHES);
     let (judged, to_fill) = channel();
     for _ in 0..BATCHES {
         judged.send(Batch::default()).expect("the other end is here");
     }
-    thread::scope(|scope| {
+    // All ends on this side go with the closure: the thread, which may wait for a batch, is told so when judging ends early.
+    thread::scope(move |scope| {
         let reading = scope.spawn(move || {
             // Nobody gives batches or takes them once judging has ended early.
             while let Ok(mut batch) = to_fill.recv() {
@@ -68,7 +69,7 @@ pub(crate) fn read_ahead(
                     break;
                 }
             }
-            Ok(records)
+            Ok::<_, Refusal>(records)
         });
         for batch in to_judge {
             for (row, record) in &batch.records[..batch.len] {
@@ -77,7 +78,7 @@ pub(crate) fn read_ahead(
             // The thread may have come to the end of the file.
             let _ = judged.send(batch);
         }
-        reading.join().expect("the reading thread hands panics on")
+        reading.join().expect("the reading thread hands panics on").map_err(E::from)
     })
 }
 
@@ -95,6 +96,9 @@ mod tests {
         let mut judged = Vec::new();
         let read = read_ahead(Records::open(&path, None).unwrap(), |row, record| {
             if Some(row) == stop {
+                // The other thread has read all that it may by then, and waits.
+                let mut again = Records::open(&path, None).unwrap();
+                while let Ok(Some(_)) = again.next() {}
                 return Err(Refusal::TooManyCampaigns { row, max: 1 });
             }
             judged.push((row, record[0].to_owned()));
@@ -129,7 +133,7 @@ mod tests {
         let (seen, ended) = judged(&text, None);
         assert!(matches!(ended, Some(Refusal::Nul { line: 1_501 })), "{ended:?}");
         assert!(seen.len() > 700, "those that were read before it are judged");
-        for stop in [2, 700] {
+        for stop in [2, 700, 1_000] {
             let (seen, ended) = judged(&text, Some(stop));
             assert!(matches!(ended, Some(Refusal::TooManyCampaigns { row, .. }) if row == stop), "{ended:?}");
             assert_eq!(seen.len(), usize::try_from(stop).unwrap() - 2);

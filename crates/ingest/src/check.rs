@@ -10,6 +10,7 @@ use crate::{
     records::Records,
     refusal::Refusal,
     row::{Assessor, Row},
+    seen::{Numbers, Seen},
     source::file_name,
 };
 use campaign::SenderId;
@@ -71,7 +72,8 @@ pub(crate) fn check_each(
     let beside = Options::beside(path)?.unwrap_or_default();
     let options = flags.clone().or(beside).or(checks.fallback.clone());
     let approved = checks.approved.clone().filter(|_| !checks.shows_unapproved);
-    let Opened { records, mut assessor } = Opened::new(path, &file_name, &options, approved, checks.now)?;
+    let numbers = Numbers::Unknown(Seen::new());
+    let Opened { records, mut assessor } = Opened::new(path, &file_name, &options, approved, numbers, checks.now)?;
     let mut counter = Counter::new(
         Preview {
             sha256: String::new(),
@@ -99,6 +101,7 @@ pub(crate) fn check_each(
             rejects: Vec::new(),
             samples: Vec::new(),
             notes: Vec::new(),
+            repeats: Default::default(),
             options,
             file_name,
         },
@@ -109,13 +112,15 @@ pub(crate) fn check_each(
         let row = assessor.assess(number, record)?;
         counter.count(&row);
         each(row);
-        Ok(())
+        Ok::<_, Refusal>(())
     })?;
     if counter.preview.rows == 0 {
         return Err(Refusal::HeaderOnly { file: counter.preview.file_name });
     }
     (counter.preview.sha256, counter.preview.bytes) = records.digest();
-    Ok(counter.finish(assessor.campaigns(), assessor.distinct_texts(), checks.approved.is_some()))
+    let mut preview = counter.finish(assessor.campaigns(), assessor.distinct_texts(), checks.approved.is_some());
+    preview.repeats = assessor.into_repeats();
+    Ok(preview)
 }
 
 /// A file, ready to have its rows judged.
@@ -130,12 +135,13 @@ impl Opened {
         file_name: &str,
         options: &Options,
         approved: Option<HashSet<SenderId>>,
+        numbers: Numbers,
         now: Timestamp,
     ) -> Result<Self, Refusal> {
         let records = Records::open(path, options.encoding()?)?;
         let columns = Columns::read(records.header())?;
         let defaults = Defaults::read(options, &columns, records.header(), &stem(file_name))?;
-        Ok(Self { records, assessor: Assessor::new(columns, defaults, approved, now) })
+        Ok(Self { records, assessor: Assessor::new(columns, defaults, approved, numbers, now) })
     }
 }
 

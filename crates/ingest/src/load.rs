@@ -6,6 +6,7 @@
 //! launch.
 
 use crate::{
+    ahead::read_ahead,
     check::Opened,
     chunker::Chunker,
     preview::Preview,
@@ -13,6 +14,7 @@ use crate::{
     refusal::Refusal,
     rejects::{Rejects, rejects_path},
     row::{Row, Verdict},
+    seen::Numbers,
     texts::Text,
 };
 use campaign::{CampaignId, ChunkId, ImportId, Msisdn, OwnerId, RowState, SenderId, TextId, id::CHUNK_ROWS_MAX};
@@ -36,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Rows that wait for others of their text.
 pub(crate) const BUFFERED_ROWS_MAX: usize = 8_000;
-/// Rows of one transaction, about. Up to four such blocks are in memory.
+/// Rows of one transaction, about. Up to six such blocks are in memory, and what is buffered.
 pub(crate) const ROWS_PER_APPEND: usize = 2_000;
 /// The same for a server: each COPY costs it as much as some hundred rows.
 const ROWS_PER_COPY: usize = 4_000;
@@ -254,15 +256,16 @@ pub(crate) async fn fill(
     let Loading { import, campaigns } = loading;
     let mut span = telemetry::span("load file");
     let now = clock();
-    // One block is made while another is written.
-    let (blocks, to_write) = mpsc::channel::<Vec<NewChunk>>(1);
+    let rows_per_block = if ledger.is_embedded() { ROWS_PER_APPEND } else { ROWS_PER_COPY };
+    // The chunker makes many chunks at once: while they are written, rows for the next are gathered.
+    let (blocks, to_write) = mpsc::channel::<Vec<NewChunk>>(BUFFERED_ROWS_MAX / rows_per_block);
     let reader = Reader {
         path: path.to_owned(),
         preview: preview.clone(),
         import,
         campaigns: campaigns.iter().map(|(id, _)| *id).collect(),
         now,
-        rows_per_block: if ledger.is_embedded() { ROWS_PER_APPEND } else { ROWS_PER_COPY },
+        rows_per_block,
     };
     let reading = spawn_blocking(move || reader.read(rejects, &blocks));
 
@@ -428,14 +431,15 @@ struct Reader {
 impl Reader {
     fn read(self, rejects: PathBuf, blocks: &mpsc::Sender<Vec<NewChunk>>) -> Result<ReadThrough, Stop> {
         let preview = &self.preview;
-        let Opened { mut records, mut assessor } =
-            Opened::new(&self.path, &preview.file_name, &preview.options, None, self.now)?;
+        let numbers = Numbers::Known(Arc::clone(&preview.repeats));
+        let Opened { records, mut assessor } =
+            Opened::new(&self.path, &preview.file_name, &preview.options, None, numbers, self.now)?;
         let mut rejects = Rejects::new(rejects, records.header().clone(), Some(assessor.destination_column()));
         let mut rejects_problem = None;
         let mut chunker = Chunker::new(CHUNK_ROWS_MAX, BUFFERED_ROWS_MAX);
         let mut block = Block { reader: &self, ordinal: 0, chunks: Vec::new(), rows: 0 };
         let mut rows = 0;
-        while let Some((number, record)) = records.next()? {
+        let records = read_ahead(records, |number, record| {
             let row = assessor.assess(number, record)?;
             rows += 1;
             if let Some(reject) = row.verdict.reject()
@@ -449,7 +453,8 @@ impl Reader {
             while let Some(((campaign, _), rows)) = chunker.pop() {
                 block.add(campaign, rows, blocks)?;
             }
-        }
+            Ok::<_, Stop>(())
+        })?;
         chunker.finish();
         while let Some(((campaign, _), rows)) = chunker.pop() {
             block.add(campaign, rows, blocks)?;

@@ -1,10 +1,10 @@
 //! What a file would do, before anything is done.
 
-use crate::{Options, row::Row, row::Verdict};
+use crate::{Options, row::Row, row::Verdict, seen::Repeats};
 use campaign::text::{Encoding, forcing_ucs2};
 use jiff::Timestamp;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 const FORCING_MAX: usize = 50;
 const SENDERS_MAX: usize = 100;
@@ -64,6 +64,9 @@ pub struct Preview {
     pub samples: Vec<TextSample>,
     /// What else a person should know, a sentence each.
     pub notes: Vec<String>,
+    /// The numbers that stand on several rows: loading need not look for them again.
+    #[serde(skip)]
+    pub(crate) repeats: Arc<Repeats>,
     /// What was in force: flags over `NAME.toml`. Loading uses exactly these.
     pub options: Options,
 }

@@ -7,7 +7,7 @@ use crate::{
     columns::Columns,
     options::Defaults,
     refusal::Refusal,
-    seen::{Earlier, Seen},
+    seen::{Earlier, Numbers, Repeats},
     texts::{Text, Texts},
     times::{Bound, NoTime, ReadTime},
 };
@@ -89,7 +89,7 @@ pub(crate) struct Assessor {
     senders: HashMap<String, Arc<SenderId>>,
     default_sender: Option<Arc<SenderId>>,
     texts: Texts,
-    seen: Seen,
+    numbers: Numbers,
     /// The times written last: mostly all rows have the same.
     times: [(String, Option<Result<ReadTime, NoTime>>); 2],
 }
@@ -99,6 +99,7 @@ impl Assessor {
         columns: Columns,
         defaults: Defaults,
         approved: Option<HashSet<SenderId>>,
+        numbers: Numbers,
         now: Timestamp,
     ) -> Self {
         Self {
@@ -112,7 +113,7 @@ impl Assessor {
             campaign_by_name: HashMap::new(),
             last_campaign: None,
             senders: HashMap::new(),
-            seen: Seen::new(),
+            numbers,
             times: Default::default(),
         }
     }
@@ -124,6 +125,11 @@ impl Assessor {
 
     pub(crate) fn destination_column(&self) -> usize {
         self.columns.destination
+    }
+
+    /// Which rows have the number of an earlier one, once all are judged.
+    pub(crate) fn into_repeats(self) -> Arc<Repeats> {
+        self.numbers.into_repeats()
     }
 
     pub(crate) fn distinct_texts(&self) -> u64 {
@@ -216,7 +222,7 @@ impl Assessor {
         }
         // Only a row that could be sent keeps its number for itself.
         if let Some(destination) = row.destination
-            && let Some(earlier) = self.seen.or_note(destination, number)
+            && let Some(earlier) = self.numbers.or_note(destination, number)
         {
             let reason = match earlier {
                 Earlier::Row(row) => format!("same number as row {row}"),

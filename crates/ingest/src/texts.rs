@@ -66,12 +66,21 @@ pub(crate) struct Texts {
     templates: HashMap<String, Result<Arc<Template>, NoText>>,
     known: HashMap<Arc<str>, Arc<Text>>,
     order: VecDeque<Arc<str>>,
+    /// That of the row before: mostly all rows have the same.
+    last: Option<Arc<Text>>,
     distinct: u64,
 }
 
 impl Texts {
     pub(crate) fn new(max_segments: u32) -> Self {
-        Self { max_segments, templates: HashMap::new(), known: HashMap::new(), order: VecDeque::new(), distinct: 0 }
+        Self {
+            max_segments,
+            templates: HashMap::new(),
+            known: HashMap::new(),
+            order: VecDeque::new(),
+            last: None,
+            distinct: 0,
+        }
     }
 
     /// How many different texts there were; one that came again after [`TEXTS_MAX`] others counts again.
@@ -109,7 +118,11 @@ impl Texts {
     }
 
     fn interned(&mut self, row: u32, body: &str) -> Result<Arc<Text>, NoText> {
+        if let Some(text) = self.last.as_ref().filter(|text| *text.body == *body) {
+            return Ok(Arc::clone(text));
+        }
         if let Some(text) = self.known.get(body) {
+            self.last = Some(Arc::clone(text));
             return Ok(Arc::clone(text));
         }
         let stats = TextStats::of(body);
@@ -130,6 +143,7 @@ impl Texts {
         self.known.insert(Arc::clone(&body), Arc::clone(&text));
         self.order.push_back(body);
         self.distinct += 1;
+        self.last = Some(Arc::clone(&text));
         Ok(text)
     }
 }
