@@ -529,7 +529,7 @@ impl Ledger {
     /// Marks batches as being sent, each unless it was taken back, its campaign was paused, a row of it expired, somebody in it
     /// has opted out, or this process was taken for dead. After this commit a crash leaves the outcomes unknown, never unsent.
     pub async fn start_all(&self, batches: Vec<ClaimedBatch>, now: Timestamp) -> Result<Begun> {
-        let operation = "mark batches as being sent";
+        let operation = "mark a batch as being sent";
         let in_time = |batch: &&ClaimedBatch| batch.valid_until.is_none_or(|until| until > now);
         let ids = json_ids(batches.iter().filter(in_time).map(|batch| batch.attempt.0));
         let owners = json_ids(batches.iter().map(|batch| batch.owner.0).collect::<BTreeSet<_>>());

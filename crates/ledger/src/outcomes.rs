@@ -61,7 +61,7 @@ impl Ledger {
         first_look: SignedDuration,
         now: Timestamp,
     ) -> Result<Vec<Recorded>> {
-        let operation = "record the outcomes of batches";
+        let operation = "record the outcome of a batch";
         let recorded = quick_tx!(self, operation, |tx, dialect| {
             let mut all = Vec::with_capacity(calls.len());
             for (SendingBatch(batch), outcome) in calls {
