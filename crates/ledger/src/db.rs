@@ -3,7 +3,6 @@
 use crate::{
     Result,
     clock::Clock,
-    disk::Disk,
     error::{During, Error, Source},
 };
 use jiff::Timestamp;
@@ -16,7 +15,6 @@ use sqlx::{
 use std::{
     path::PathBuf,
     str::FromStr,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -46,11 +44,9 @@ pub(crate) struct Sqlite {
     #[cfg_attr(feature = "simulated", allow(dead_code, clippy::allow_attributes, reason = "`only` does it"))]
     pub(crate) read: SqlitePool,
     pub(crate) path: PathBuf,
-    #[cfg_attr(
-        feature = "simulated",
-        allow(dead_code, clippy::allow_attributes, reason = "the simulation has no disk")
-    )]
-    pub(crate) disk: Arc<Disk>,
+    /// The simulation has no disk.
+    #[cfg(not(feature = "simulated"))]
+    pub(crate) disk: std::sync::Arc<crate::disk::Disk>,
     /// The connection that does all of this in the simulation.
     #[cfg(feature = "simulated")]
     pub(crate) only: crate::simulated::Only,
@@ -165,7 +161,7 @@ macro_rules! write_tx {
     };
 }
 
-/// Waits for the disk after a commit that lasts; the simulation has none.
+/// Waits for the disk after a commit that lasts.
 macro_rules! wait_for_disk {
     (lasting, $db:ident, $operation:expr) => {
         #[cfg(not(feature = "simulated"))]
@@ -298,7 +294,8 @@ impl Ledger {
                 write,
                 load,
                 read,
-                disk: Arc::new(Disk::of(&path)),
+                #[cfg(not(feature = "simulated"))]
+                disk: std::sync::Arc::new(crate::disk::Disk::of(&path)),
                 path,
                 #[cfg(feature = "simulated")]
                 only: crate::simulated::Only::open(&options).await.during(operation)?,

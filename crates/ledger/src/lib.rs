@@ -11,6 +11,7 @@ mod claims;
 mod clock;
 mod db;
 mod decisions;
+#[cfg(not(feature = "simulated"))]
 mod disk;
 mod error;
 mod events;

@@ -8,7 +8,6 @@ use crate::{
     Ledger, Result,
     clock::Clock,
     db::{Db, Sqlite},
-    disk::Disk,
     error::During,
 };
 use campaign::mutant::Mutant;
@@ -437,8 +436,7 @@ impl Ledger {
         let only = Only::open(&options).await.during("open the simulated ledger")?;
         // Nobody asks the pool of the simulation: what it opened would be another ledger.
         let pool = SqlitePoolOptions::new().max_connections(1).connect_lazy_with(options);
-        let disk = Arc::new(Disk::of(path));
-        let sqlite = Sqlite { write: pool.clone(), load: pool.clone(), read: pool, path: path.to_owned(), disk, only };
+        let sqlite = Sqlite { write: pool.clone(), load: pool.clone(), read: pool, path: path.to_owned(), only };
         Ok(Self { db: Db::Sqlite(sqlite), clock: Clock::at(now) })
     }
 
