@@ -181,7 +181,7 @@ impl Health {
                         Schema::Newer => Ok("newer, and this program works with it"),
                         Schema::Behind => Err("older than this program needs; run crier migrate".to_owned()),
                         Schema::Ahead => Err("newer than this program knows; update it".to_owned()),
-                        Schema::Foreign => Err("that of another program; begin a new ledger".to_owned()),
+                        Schema::Foreign => Err("that of another program; use the one that made it".to_owned()),
                     },
                 );
             }

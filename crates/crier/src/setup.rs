@@ -91,7 +91,11 @@ impl Setup {
             }
             Schema::Foreign => {
                 let what = format!("the ledger at {name} was made by a crier with another schema of the same number");
-                Err(Stop::dependency(what).advise("Use the crier that made it, or begin a new ledger.").into())
+                Err(Stop::dependency(what)
+                    .advise(
+                        "Use the crier that made it: a new ledger knows nothing of what was sent and who opted out.",
+                    )
+                    .into())
             }
         }
     }

@@ -59,19 +59,15 @@ impl<G: Ord + Clone, K: Eq + Hash + Clone, T> Chunker<G, K, T> {
         if self.buffered < self.buffered_max {
             return;
         }
-        // The fullest buffer makes the most chunks; the first of equals, for the same on every reading.
-        let fullest = |(group, found): (&G, &Group<K, T>)| {
-            let (at, (_, rows)) = found.buffers.iter().rev().max_by_key(|(_, (_, rows))| rows.len())?;
-            Some((rows.len(), group.clone(), *at))
-        };
-        let Some((rows, group, at)) = self.groups.iter().rev().filter_map(fullest).max_by_key(|(rows, ..)| *rows)
-        else {
-            return;
-        };
-        if rows >= self.rows_max {
-            self.cut(&group, at);
-        } else if let Some(fullest) = self.groups.iter().rev().max_by_key(|(_, found)| found.rows) {
-            self.merge_oldest(&fullest.0.clone());
+        // The first of equals, for the same on every reading.
+        let Some((group, found)) = self.groups.iter().rev().max_by_key(|(_, found)| found.rows) else { return };
+        let group = group.clone();
+        match found.buffers.iter().rev().max_by_key(|(_, (_, rows))| rows.len()) {
+            Some((at, (_, rows))) if rows.len() >= self.rows_max => {
+                let at = *at;
+                self.cut(&group, at);
+            }
+            _ => self.merge_oldest(&group),
         }
     }
 

@@ -6,7 +6,7 @@
 use crate::{
     ErrorKind, Ledger, OwnerGuard, Result,
     db::{Dialect, quick_tx, sql, write_tx},
-    error::During,
+    error::{During, Error, Source},
     feed::json_ids,
     listing::{json_pairs, pairs},
     opt_outs::{Gate, pass_gate},
@@ -268,16 +268,26 @@ macro_rules! write_attempts {
         let ids: HashMap<i64, AttemptId> = written.into_iter().map(|(first, id)| (first, AttemptId(id))).collect();
         for call in ["bulk", "send"] {
             let of_call = batches.iter().filter(|batch| sent_via(batch) == call);
-            let rows: Vec<_> =
-                of_call.flat_map(|batch| batch.rows.iter().map(|(row, _)| (row.0, ids[&first_row(batch)].0))).collect();
-            if !rows.is_empty() {
-                sqlx::query(sql(claimed($dialect)))
-                    .bind(json_pairs(rows))
-                    .bind(call)
-                    .bind(ms($now))
-                    .execute(&mut *$tx)
-                    .await
-                    .during($operation)?;
+            let mut rows: Vec<_> = of_call
+                .flat_map(|batch| batch.rows.iter().map(|(row, to)| (*to, (row.0, ids[&first_row(batch)].0))))
+                .collect();
+            // Claims of two campaigns may meet at many recipients: all come to them in one order, or each would wait for the other.
+            rows.sort_unstable();
+            if rows.is_empty() {
+                continue;
+            }
+            let written = sqlx::query(sql(claimed($dialect)))
+                .bind(json_pairs(rows.iter().map(|(_, row)| *row)))
+                .bind(call)
+                .bind(ms($now))
+                .execute(&mut *$tx)
+                .await
+                .during($operation)?
+                .rows_affected();
+            // An attempt names its rows: one that is not queued any more would be texted all the same.
+            if written != rows.len() as u64 {
+                let why = "a row of the chunk changed while it was claimed".to_owned();
+                return Err(Error::new($operation, Source::Content(why)));
             }
         }
         ids

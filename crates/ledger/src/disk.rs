@@ -7,8 +7,11 @@
 use std::{
     fs::File,
     io,
-    path::PathBuf,
-    sync::atomic::{AtomicU64, Ordering},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 use tokio::{sync::Mutex, task::spawn_blocking};
 
@@ -18,71 +21,87 @@ pub(crate) struct Disk {
     log: PathBuf,
     /// Commits that have to last, so far.
     asked: AtomicU64,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
 #[derive(Debug)]
 enum State {
-    /// So many of them are on the disk.
-    Lasting(u64),
+    /// Nobody has waited yet.
+    Unopened,
+    /// So many of them are on the disk. The file stays open: the system tells each open file once of pages that it could not write,
+    /// and one that is opened later may hear nothing of it.
+    Lasting(File, u64),
     /// The disk failed.
     Failed,
 }
 
 impl Disk {
     /// Of the ledger in this file.
-    pub(crate) fn of(ledger: &std::path::Path) -> Self {
+    pub(crate) fn of(ledger: &Path) -> Self {
         let mut log = ledger.as_os_str().to_owned();
         log.push("-wal");
-        Self { log: log.into(), asked: AtomicU64::new(0), state: Mutex::new(State::Lasting(0)) }
+        Self { log: log.into(), asked: AtomicU64::new(0), state: Arc::new(Mutex::new(State::Unopened)) }
     }
 
     /// Waits until all that is committed is on the disk.
     ///
-    /// Errors: the disk's; once it has failed, each call does until the program is started again: the system tells of pages that it
-    /// could not write only once, and a log that lacks one ends there.
+    /// Errors: the disk's. Once it has failed each call does, as long as the program runs: a log that lacks a page ends there, and
+    /// what was committed after it would be lost with the machine. The last of its programs that ends puts the log into the file.
     pub(crate) async fn wait(&self) -> io::Result<()> {
         let own = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
-        let mut state = self.state.lock().await;
-        match *state {
-            State::Lasting(up_to) if up_to >= own => return Ok(()),
-            State::Lasting(_) => {}
+        let mut state = Arc::clone(&self.state).lock_owned().await;
+        if let State::Unopened = *state {
+            *state = State::Lasting(File::open(&self.log)?, 0);
+        }
+        match &*state {
+            State::Lasting(_, up_to) if *up_to >= own => return Ok(()),
+            State::Lasting(..) | State::Unopened => {}
             State::Failed => {
                 return Err(io::Error::other(
-                    "the disk failed to keep the ledger's log; start again when it is mended",
+                    "the disk failed to keep it; mend the disk, end all that use the ledger, and start again",
                 ));
             }
         }
-        let up_to = self.asked.load(Ordering::SeqCst);
-        let log = self.log.clone();
-        let synced =
-            spawn_blocking(move || File::open(log)?.sync_data()).await.expect("waiting for a disk does not panic");
-        *state = if synced.is_ok() { State::Lasting(up_to) } else { State::Failed };
-        synced
+        let asked = self.asked.load(Ordering::SeqCst);
+        // What came of it is known to all even if this one does not wait for its end.
+        let synced = spawn_blocking(move || {
+            let State::Lasting(file, up_to) = &mut *state else { return Ok(()) };
+            let synced = file.sync_data();
+            match synced {
+                Ok(()) => *up_to = asked,
+                Err(_) => *state = State::Failed,
+            }
+            synced
+        });
+        synced.await.expect("waiting for a disk does not panic")
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsFd;
 
     #[tokio::test]
     async fn who_waits_at_once_waits_together_and_a_failure_stays() {
         let dir = tempfile::tempdir().unwrap();
         let (ledger, log) = (dir.path().join("ledger.db"), dir.path().join("ledger.db-wal"));
-        std::fs::write(&log, "frames").unwrap();
         let disk = Disk::of(&ledger);
+        assert_eq!(disk.wait().await.unwrap_err().kind(), io::ErrorKind::NotFound);
+        std::fs::write(&log, "frames").unwrap();
         let held = disk.state.lock().await;
         let waiting = futures::future::join_all((0..8).map(|_| disk.wait()));
         tokio::pin!(waiting);
         assert!(futures::poll!(&mut waiting).is_pending());
         drop(held);
-        assert!(waiting.await.iter().all(Result::is_ok));
-        assert!(matches!(*disk.state.lock().await, State::Lasting(8)));
+        assert!(waiting.await.iter().all(Result::is_ok), "that there was no log yet is forgotten");
+        assert!(matches!(*disk.state.lock().await, State::Lasting(_, 9)));
 
-        std::fs::remove_file(&log).unwrap();
-        assert_eq!(disk.wait().await.unwrap_err().kind(), io::ErrorKind::NotFound);
-        std::fs::write(&log, "frames").unwrap();
-        assert!(disk.wait().await.is_err(), "what was lost may be lost for good");
+        // A pipe can't be made to last.
+        let (_reader, pipe) = io::pipe().unwrap();
+        let pipe = File::from(pipe.as_fd().try_clone_to_owned().unwrap());
+        *disk.state.lock().await = State::Lasting(pipe, 0);
+        assert!(disk.wait().await.is_err());
+        assert!(disk.wait().await.unwrap_err().to_string().contains("mend the disk"), "what was lost stays lost");
     }
 }

@@ -16,6 +16,7 @@ use campaign::{
     matching::{Listed, Open, match_listed},
 };
 use jiff::{SignedDuration, Timestamp};
+use serde::Serializer;
 use sqlx::types::Json;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -101,9 +102,11 @@ pub struct Applied {
     pub unexplained: u64,
 }
 
-/// Pairs of numbers as the JSON object that [`pairs`] reads; the first of each pair is there once.
+/// Pairs of numbers as the JSON object that [`pairs`] reads, in their order; the first of each pair is there once.
 pub(crate) fn json_pairs(pairs: impl IntoIterator<Item = (i64, i64)>) -> String {
-    serde_json::to_string(&pairs.into_iter().collect::<HashMap<_, _>>()).expect("numbers are JSON")
+    let mut json = Vec::new();
+    serde_json::Serializer::new(&mut json).collect_map(pairs).expect("numbers are JSON");
+    String::from_utf8(json).expect("JSON is text")
 }
 
 /// The pairs that are bound as parameter 1, as two columns.

@@ -48,12 +48,11 @@ struct ReadWindow {
 }
 
 impl ReadWindow {
-    /// Where the next window begins and how old its texts should be, once this one is applied.
-    fn cursor(&self) -> (i64, SignedDuration) {
-        let listed = self.reading.texts.len() as u64;
-        let learned = match listed {
+    /// Where the next window begins and how old its texts should be, if so many of this one's are pending.
+    fn cursor(&self, pending: u64) -> (i64, SignedDuration) {
+        let learned = match self.reading.texts.len() as u64 {
             0 => self.first_look,
-            _ => sweep::learn_first_look(self.first_look, listed, self.reading.pending().len() as u64),
+            listed => sweep::learn_first_look(self.first_look, listed, pending),
         };
         (self.window.until, learned)
     }
@@ -67,20 +66,30 @@ fn is_unread(attempt: &OpenAttempt) -> bool {
 impl Reconciler {
     /// Reads the next windows of each sender, where it is time. Answers whether there was one: another may be due at once.
     pub(crate) async fn sweep_senders(&self) -> Result<bool, RoundError> {
-        let attempts = self.ledger.open_attempts(ATTEMPTS_A_ROUND).await?;
-        let senders = attempts.chunk_by(|a, b| a.sender == b.sender).count();
-        let share = AHEAD_A_ROUND / i32::try_from(senders.max(1)).unwrap_or(i32::MAX);
+        let mut attempts = self.ledger.open_attempts(ATTEMPTS_A_ROUND).await?;
+        let senders: Vec<SenderId> =
+            attempts.chunk_by(|a, b| a.sender == b.sender).map(|of| of[0].sender.clone()).collect();
+        let share = AHEAD_A_ROUND / i32::try_from(senders.len().max(1)).unwrap_or(i32::MAX);
         let (mut odd, mut swept) = (Odd::default(), false);
-        for of_sender in attempts.chunk_by(|a, b| a.sender == b.sender) {
-            swept |= odd.set_aside(self.sweep_sender(of_sender, share).await)?;
+        for (nth, sender) in senders.iter().enumerate() {
+            if nth > 0 && swept {
+                // Calls of this sender may have begun while the list of another one was read.
+                attempts = self.ledger.open_attempts(ATTEMPTS_A_ROUND).await?;
+            }
+            let of_sender: Vec<OpenAttempt> = attempts.iter().filter(|of| of.sender == *sender).cloned().collect();
+            swept |= odd.set_aside(self.sweep_sender(sender, &of_sender, share).await)?;
         }
         odd.told().map(|()| swept)
     }
 
     /// Reads the windows of a sender that are due, and applies each while the next one is read: the gateway and the ledger need
     /// not wait for each other. No further window is begun after `share`.
-    async fn sweep_sender(&self, attempts: &[OpenAttempt], share: SignedDuration) -> Result<bool, RoundError> {
-        let sender = &attempts[0].sender;
+    async fn sweep_sender(
+        &self,
+        sender: &SenderId,
+        attempts: &[OpenAttempt],
+        share: SignedDuration,
+    ) -> Result<bool, RoundError> {
         if !attempts.iter().any(is_unread) {
             return Ok(false);
         }
@@ -112,7 +121,9 @@ impl Reconciler {
         }
         let attempts = self.ledger.open_attempts(ATTEMPTS_A_ROUND).await?;
         let of_sender: Vec<OpenAttempt> = attempts.into_iter().filter(|attempt| attempt.sender == *sender).collect();
-        self.read_next(&of_sender, Some(read.cursor())).await
+        // Which of the pending texts are ours is known once the window is applied.
+        let pending = read.reading.pending().len() as u64;
+        self.read_next(&of_sender, Some(read.cursor(pending))).await
     }
 
     /// Chooses the next window of a sender and reads it. `cursor`: how far its list is read once all before is applied.
@@ -238,7 +249,7 @@ impl Reconciler {
         }
         let (listed, pending) = (reading.texts.len() as u64, applied.pending);
         tracing::debug!(sender = %sender, list.rows = listed, list.pending = pending, rows.found = applied.found, "read a window");
-        let (swept_to, learned) = read.cursor();
+        let (swept_to, learned) = read.cursor(pending);
         // Where texts take minutes, so do those that were not final yet.
         let again = self.settings.first_look.max(learned / 4);
         let seen = PendingWindow { id: -1, window: *window, listed, looks: 1 };

@@ -16,7 +16,9 @@ use gateway::{CallError, CallErrorKind, Gateway};
 use jiff::SignedDuration;
 #[cfg(feature = "simulated")]
 use ledger::simulated::SystemTime;
-use ledger::{Claim, ClaimedBatch, Ledger, OwnerGuard, Recorded, RetryPolicy, SendingBatch, Start, Unsent, chain};
+use ledger::{
+    Claim, ClaimedBatch, ErrorKind, Ledger, OwnerGuard, Recorded, RetryPolicy, SendingBatch, Start, Unsent, chain,
+};
 use queue::{Job, Mark, Queue};
 #[cfg(not(feature = "simulated"))]
 use std::time::SystemTime;
@@ -86,7 +88,7 @@ impl Worker {
     /// A worker that sends what the ledger has by the gateway. `mark` remembers outside of the ledger how far the sending has come;
     /// `finished` is told when a chunk is finished, so that the feeder need not wait for its time.
     pub fn new(ledger: Ledger, gateway: Gateway, settings: Settings, mark: Mark, finished: Arc<Notify>) -> Self {
-        let (starts, outcomes) = (Together::new(), Together::new());
+        let (starts, outcomes) = (Together::of_those_who_wait(), Together::of_all());
         Self { ledger, gateway, settings, mark, finished, starts, outcomes }
     }
 
@@ -117,7 +119,7 @@ impl Worker {
         }
         // Until this succeeds the chunk stays with this worker; its rows are safe either way.
         let rest = || self.ledger.finish_chunk(chunk, owner, self.ledger.now());
-        if insist(rest).await.is_err() {
+        if insist(rest, may_pass).await.is_err() {
             tracing::error!(chunk.id = %chunk, "the ledger was away too long; the chunk is taken up when this worker ends");
         }
         self.finished.notify_one();
@@ -266,24 +268,20 @@ impl Worker {
     /// Records outcomes in one commit; each by itself if that can't be done, since one of them may be why.
     async fn record_all(&self, calls: Vec<(SendingBatch, Outcome)>) -> Vec<Result<Recorded, Arc<ledger::Error>>> {
         let (retry, first_look) = (&self.settings.retry, self.settings.first_look);
-        let calls: Vec<(&SendingBatch, &Outcome)> = calls.iter().map(|(sending, outcome)| (sending, outcome)).collect();
-        let together = || self.ledger.record_all(&calls, retry, first_look, self.ledger.now());
-        match insist(together).await {
-            Ok(recorded) => recorded.into_iter().map(Ok).collect(),
-            Err(error) if calls.len() == 1 => vec![Err(Arc::new(error))],
-            Err(_) => {
-                let mut recorded = Vec::with_capacity(calls.len());
-                for (sending, outcome) in calls {
-                    let alone = self.ledger.record(sending, outcome, retry, first_look, self.ledger.now()).await;
-                    recorded.push(alone.map_err(Arc::new));
-                }
-                recorded
-            }
+        let together: Vec<_> = calls.iter().map(|(sending, outcome)| (sending, outcome)).collect();
+        let together = || self.ledger.record_all(&together, retry, first_look, self.ledger.now());
+        if let Ok(recorded) = insist(together, |kind| kind == ErrorKind::Down).await {
+            return recorded.into_iter().map(Ok).collect();
         }
+        let alone = calls.iter().map(|(sending, outcome)| async move {
+            let record = || self.ledger.record(sending, outcome, retry, first_look, self.ledger.now());
+            insist(record, may_pass).await.map_err(Arc::new)
+        });
+        futures::future::join_all(alone).await
     }
 
     async fn take_back(&self, unsent: Unsent, why: &'static str) {
-        if let Err(error) = insist(|| self.ledger.take_back(unsent, why, self.ledger.now())).await {
+        if let Err(error) = insist(|| self.ledger.take_back(unsent, why, self.ledger.now()), may_pass).await {
             tracing::warn!(error = %chain(&error), "a batch was not taken back; it is when this worker ends");
         }
     }
@@ -312,13 +310,21 @@ fn patient(error: &CallError) -> bool {
 /// How long to insist on a write that only this process can make.
 const INSIST_FOR: Duration = Duration::from_secs(60);
 
-/// Tries a write again while the ledger is away. Safe for writes that are guarded by the state that they leave.
-async fn insist<T, F: Future<Output = ledger::Result<T>>>(write: impl Fn() -> F) -> ledger::Result<T> {
+/// A failure that may be over when the same is tried again.
+fn may_pass(kind: ErrorKind) -> bool {
+    kind != ErrorKind::Broken
+}
+
+/// Tries a write again after such failures. Safe for writes that are guarded by the state that they leave.
+async fn insist<T, F: Future<Output = ledger::Result<T>>>(
+    write: impl Fn() -> F,
+    again: impl Fn(ErrorKind) -> bool,
+) -> ledger::Result<T> {
     let until = Instant::now() + INSIST_FOR;
     let mut wait = Duration::from_millis(50);
     loop {
         match write().await {
-            Err(error) if error.kind() != ledger::ErrorKind::Broken && Instant::now() < until => {
+            Err(error) if again(error.kind()) && Instant::now() < until => {
                 tracing::debug!(error = %chain(&error), "the ledger is away; tries again");
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(Duration::from_secs(2));

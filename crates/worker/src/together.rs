@@ -7,11 +7,19 @@ use tokio::sync::oneshot;
 pub(crate) struct Together<T, R> {
     waiting: Mutex<Vec<(T, oneshot::Sender<R>)>>,
     turn: tokio::sync::Mutex<()>,
+    /// Whether it is done for one that was stopped before it was its turn, too.
+    of_all: bool,
 }
 
 impl<T, R> Together<T, R> {
-    pub(crate) fn new() -> Self {
-        Self { waiting: Mutex::default(), turn: tokio::sync::Mutex::new(()) }
+    /// What is done for whoever has come, even if he was stopped meanwhile.
+    pub(crate) fn of_all() -> Self {
+        Self { waiting: Mutex::default(), turn: tokio::sync::Mutex::new(()), of_all: true }
+    }
+
+    /// What is done only for those who still wait for it.
+    pub(crate) fn of_those_who_wait() -> Self {
+        Self { of_all: false, ..Self::of_all() }
     }
 
     /// Has `all` done for this one and for those that wait with it; whoever gets the turn does it, and answers one result for each
@@ -25,7 +33,8 @@ impl<T, R> Together<T, R> {
             Err(oneshot::error::TryRecvError::Empty) => {}
             done => return done.ok(),
         }
-        let (ones, tell): (Vec<T>, Vec<_>) = std::mem::take(&mut *self.waiting()).into_iter().unzip();
+        let came = std::mem::take(&mut *self.waiting()).into_iter();
+        let (ones, tell): (Vec<T>, Vec<_>) = came.filter(|(_, tell)| self.of_all || !tell.is_closed()).unzip();
         let done = all(ones).await;
         for (tell, done) in tell.into_iter().zip(done) {
             // Who does not wait any more has been stopped.
@@ -46,7 +55,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_comes_while_others_are_served_is_served_with_all_who_wait() {
-        let (together, go) = (Together::new(), tokio::sync::Semaphore::new(0));
+        let (together, go) = (Together::of_all(), tokio::sync::Semaphore::new(0));
         let rounds = Mutex::new(Vec::new());
         let join = |n: u32| {
             let (rounds, go) = (&rounds, &go);
@@ -66,7 +75,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_was_taken_along_by_one_that_was_stopped_is_told() {
-        let together = Together::new();
+        let together = Together::of_all();
         let never = |_: Vec<u32>| std::future::pending();
         let served = |all: Vec<u32>| std::future::ready(all);
         let mut first = Box::pin(together.join(0, never));
@@ -82,5 +91,31 @@ mod tests {
         drop(second);
         assert_eq!(third.await, None);
         assert_eq!(together.join(3, served).await, Some(3));
+    }
+
+    #[tokio::test]
+    async fn who_was_stopped_before_the_turn_came_is_served_only_where_that_is_wanted() {
+        for (together, served) in
+            [(Together::of_all(), vec![vec![0], vec![1, 2]]), (Together::of_those_who_wait(), vec![vec![0], vec![2]])]
+        {
+            let (go, rounds) = (tokio::sync::Semaphore::new(0), Mutex::new(Vec::new()));
+            let join = |n: u32| {
+                let (go, rounds) = (&go, &rounds);
+                together.join(n, move |all: Vec<u32>| async move {
+                    go.acquire().await.unwrap().forget();
+                    rounds.lock().unwrap().push(all.clone());
+                    all
+                })
+            };
+            let mut first = Box::pin(join(0));
+            assert!(futures::poll!(&mut first).is_pending());
+            let mut stopped = Box::pin(join(1));
+            assert!(futures::poll!(&mut stopped).is_pending());
+            drop(stopped);
+            go.add_permits(2);
+            assert_eq!(first.await, Some(0));
+            assert_eq!(join(2).await, Some(2));
+            assert_eq!(*rounds.lock().unwrap(), served);
+        }
     }
 }

@@ -20,10 +20,7 @@ pub(crate) async fn run(setup: &Setup, _args: &Args) -> anyhow::Result<Done> {
         Schema::Current => ("up to date already", Done::Well),
         Schema::Newer => ("on a newer schema already, with which this crier works", Done::Well),
         Schema::Ahead => ("on a newer schema than this crier knows; update this crier", Done::Dependency),
-        Schema::Foreign => (
-            "made by a crier with another schema of the same number; use that one, or begin a new ledger",
-            Done::Dependency,
-        ),
+        Schema::Foreign => ("made by a crier with another schema of the same number; use that one", Done::Dependency),
     };
     if setup.json {
         output::print_json(&json!({ "ledger": setup.ledger_name(), "result": said }))?;
