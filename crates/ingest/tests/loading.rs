@@ -164,6 +164,30 @@ async fn many_rows_of_few_texts_make_full_chunks_of_one_text() {
 }
 
 #[tokio::test]
+async fn the_report_is_in_the_files_order_although_chunks_are_of_near_numbers() {
+    const ROWS: u32 = 9_000;
+    let house = House::new().await;
+    // In no order of their numbers.
+    let lines: String = (0..ROWS).map(|n| format!("074002{:05}\n", n * 7_919 % 10_000)).collect();
+    let path = house.file("big.csv", format!("phone\n{lines}"));
+    assert_eq!(house.loaded(&path).await.sendable, u64::from(ROWS));
+    let mut sql = house.sql().await;
+    let (spread,): (i64,) = sqlx::query_as(
+        "SELECT max(spread) FROM (SELECT max(destination) - min(destination) AS spread FROM messages GROUP BY id / 512)",
+    )
+    .fetch_one(&mut sql)
+    .await
+    .unwrap();
+    assert!(spread < 8_000, "a chunk of numbers from all of the file: {spread}");
+    let mut results = house.ledger.results("big", &[]).await.unwrap().unwrap();
+    let mut rows = Vec::new();
+    while let Some(page) = results.next_page().await.unwrap() {
+        rows.extend(page.iter().map(|row| row.row_number));
+    }
+    assert_eq!(rows, (2..i64::from(ROWS) + 2).collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn the_same_bytes_are_launched_again_only_on_purpose() {
     let house = House::new().await;
     let live = house.file("live.csv", "phone\n07700900001\n");

@@ -271,7 +271,7 @@ impl Ledger {
         let found: Vec<(i64, i64)> = read_conn!(self, operation, |conn, dialect| {
             sqlx::query_as(
                 "SELECT id, row_number FROM messages
-                 WHERE campaign_id = $1 AND state = 'held' AND row_number BETWEEN $2 AND $3 ORDER BY id",
+                 WHERE campaign_id = $1 AND state = 'held' AND row_number BETWEEN $2 AND $3 ORDER BY row_number",
             )
             .bind(campaign.0)
             .bind(i64::from(first))

@@ -85,7 +85,8 @@ fn to_the_millisecond<S: Serializer>(at: &Option<Timestamp>, to: S) -> std::resu
     }
 }
 
-/// The delivery reports of one campaign, page by page in the order of the file; memory is bounded by a page.
+/// The delivery reports of one campaign, page by page, each in the order of the file; memory is bounded by a page. Pages are in this
+/// order, too, where all rows have one text; rows of rare texts are loaded late, and come with a later page.
 pub struct Results {
     ledger: Ledger,
     campaign: CampaignId,
@@ -94,8 +95,8 @@ pub struct Results {
     after_chunk: i64,
 }
 
-/// Chunks in a page: at most this many times 500 rows.
-const PAGE_CHUNKS: i64 = 4;
+/// Chunks in a page: at most this many times 500 rows. As many are cut of one stretch of a file, by their numbers.
+const PAGE_CHUNKS: i64 = 16;
 
 impl Ledger {
     /// The delivery reports of the campaign of that name, only rows in `states` unless that is empty; `None` if there is
@@ -135,7 +136,7 @@ impl Results {
             let names: Vec<_> = self.states.iter().map(|state| format!("'{state}'")).collect();
             format!("WHERE m.state IN ({})", names.join(", "))
         };
-        let rows = read_conn!(self.ledger, operation, |conn, dialect| {
+        let mut rows = read_conn!(self.ledger, operation, |conn, dialect| {
             let statement = format!(
                 "SELECT m.row_number, m.reference, m.destination_raw, 
                     CASE WHEN m.destination_hash IS NULL THEN CAST(m.destination AS TEXT) ELSE m.destination_raw END
@@ -208,6 +209,7 @@ impl Results {
             }
             rows
         });
+        rows.sort_unstable_by_key(|row| row.row_number);
         Ok(Some(rows))
     }
 }
