@@ -7,8 +7,7 @@ use crate::{
     ErrorKind, Ledger, OwnerGuard, Result,
     db::{Dialect, quick_tx, sql, write_tx},
     error::{During, Error, Source},
-    feed::json_ids,
-    listing::{json_pairs, pairs},
+    feed::{json_ids, json_pairs},
     opt_outs::{Gate, pass_gate},
     rates::{BEHIND_RATE, lock_sender_rates, turns},
     time::{instant, ms},
@@ -160,32 +159,33 @@ fn insert_attempts(dialect: Dialect) -> String {
 /// Marks attempts as being sent: `$1` their ids, `$2` their owners, `$3` now, `$4` the opt-outs that there were when all of their rows
 /// were looked at. Answers those that are.
 fn starts(dialect: Dialect) -> String {
-    #[cfg(feature = "simulated")]
-    let look = if campaign::mutant::Mutant::OptOutCheckedBeforeClaimOnly.is_on() { "1 = 0" } else { "1 = 1" };
-    #[cfg(not(feature = "simulated"))]
-    let look = "1 = 1";
-    format!(
+    let statement = format!(
         "UPDATE attempts SET state = 'sending', sending_at = $3
          WHERE id {} AND state = 'formed' AND owner_id {}
            AND EXISTS (SELECT 1 FROM campaigns c WHERE c.id = attempts.campaign_id AND c.state = 'active')
            AND EXISTS (SELECT 1 FROM owners w WHERE w.id = attempts.owner_id AND w.ended_at IS NULL)
            AND ((SELECT opt_outs FROM quarantine) = $4 OR NOT EXISTS
                 (SELECT 1 FROM messages m WHERE m.id BETWEEN attempts.first_row AND attempts.last_row AND m.attempt_id = attempts.id
-                    AND {look} AND EXISTS (SELECT 1 FROM suppressions s
-                                           WHERE s.destination = m.destination AND s.sender IN ('', m.sender))))
+                    AND EXISTS (SELECT 1 FROM suppressions s
+                                WHERE s.destination = m.destination AND s.sender IN ('', m.sender))))
          RETURNING id",
         dialect.ids(1),
         dialect.ids(2)
-    )
+    );
+    #[cfg(feature = "simulated")]
+    if campaign::mutant::Mutant::OptOutCheckedBeforeClaimOnly.is_on() {
+        return statement.replace("OR NOT EXISTS", "OR 1 = 1 OR NOT EXISTS");
+    }
+    statement
 }
 
-/// Writes into rows that they are being sent: `$1` rows and their attempts as the object of [`pairs`], `$2` by which call, `$3` now.
+/// Writes into rows that they are being sent: `$1` rows and their attempts as the object of [`Dialect::pairs`], `$2` by which call, `$3` now.
 fn claimed(dialect: Dialect) -> String {
     format!(
         "UPDATE messages SET state = 'sending', live = 1, reason = NULL, not_before = NULL, attempt_id = pairs.value,
             attempts = attempts + 1, sent_via = $2, attempted_at = $3, updated_at = $3
          FROM {} WHERE messages.id = pairs.key AND messages.state IN ('queued', 'scheduled')",
-        pairs(dialect)
+        dialect.pairs()
     )
 }
 
@@ -323,10 +323,9 @@ impl Aside {
     fn of(candidates: &mut Vec<Candidate>, now: Timestamp) -> Self {
         let mut aside = Self::default();
         candidates.retain(|row| {
-            #[cfg(feature = "simulated")]
-            let behind = row.behind.as_deref().filter(|_| !campaign::mutant::Mutant::NoLiveKeyLock.is_on());
-            #[cfg(not(feature = "simulated"))]
             let behind = row.behind.as_deref();
+            #[cfg(feature = "simulated")]
+            let behind = behind.filter(|_| !campaign::mutant::Mutant::NoLiveKeyLock.is_on());
             if row.valid_until.is_some_and(|until| until <= ms(now)) {
                 aside.expired.push(row.id);
             } else if row.opted_out.is_some() {
@@ -483,7 +482,7 @@ impl Ledger {
                     candidates.truncate(usize::try_from(allowed).unwrap_or(0));
                     sqlx::query("UPDATE campaigns SET rate_from = $2 WHERE id = $1")
                         .bind(campaign)
-                        .bind(after(i64::try_from(candidates.len()).unwrap_or(0)))
+                        .bind(after(count(candidates.len())))
                         .execute(&mut *tx)
                         .await
                         .during(operation)?;
@@ -493,7 +492,7 @@ impl Ledger {
                     let (_, after) = rate.allowed(spread_to, now.as_microsecond());
                     sqlx::query("UPDATE sender_rates SET rate_from = $2 WHERE sender = $1")
                         .bind(sender)
-                        .bind(after(i64::try_from(taken).unwrap_or(0)))
+                        .bind(after(count(taken)))
                         .execute(&mut *tx)
                         .await
                         .during(operation)?;

@@ -84,6 +84,14 @@ impl Dialect {
         }
     }
 
+    /// The pairs of numbers that are bound as a JSON object as parameter 1, as a table of two columns, `key` and `value`.
+    pub(crate) fn pairs(self) -> &'static str {
+        match self {
+            Self::Sqlite => "(SELECT CAST(key AS INTEGER) AS key, value FROM json_each($1)) AS pairs",
+            Self::Postgres => "(SELECT key::bigint, value::bigint FROM json_each_text($1::json)) AS pairs",
+        }
+    }
+
     /// Joins in the order in which the tables are named. SQLite would read all messages first and look at every chunk for
     /// each of them: minutes for a million rows.
     pub(crate) fn then_join(self) -> &'static str {

@@ -8,6 +8,7 @@ use crate::{
 };
 use campaign::{CampaignId, ChunkId};
 use jiff::{SignedDuration, Timestamp};
+use serde::Serializer;
 
 /// Chunks of one campaign that could go to the queue.
 #[derive(Clone, Debug)]
@@ -187,4 +188,11 @@ pub(crate) fn ms_of(duration: SignedDuration) -> i64 {
 /// Ids as the JSON array that [`crate::db::Dialect::ids`] reads.
 pub(crate) fn json_ids(ids: impl IntoIterator<Item = i64>) -> String {
     serde_json::to_string(&ids.into_iter().collect::<Vec<_>>()).expect("numbers are JSON")
+}
+
+/// Pairs of numbers as the JSON object that [`crate::db::Dialect::pairs`] reads, in their order; the first of each pair is there once.
+pub(crate) fn json_pairs(pairs: impl IntoIterator<Item = (i64, i64)>) -> String {
+    let mut json = Vec::new();
+    serde_json::Serializer::new(&mut json).collect_map(pairs).expect("numbers are JSON");
+    String::from_utf8(json).expect("JSON is text")
 }

@@ -6,7 +6,7 @@ use crate::{
     db::{Dialect, quick_tx, sql},
     error::During,
     events::append_event,
-    feed::{json_ids, ms_of},
+    feed::{json_ids, json_pairs, ms_of},
     listing::{decided::explain_by_decided, unsent::explain_by_unsent},
     time::{instant, ms},
     transitions::unblock_chunks,
@@ -16,7 +16,6 @@ use campaign::{
     matching::{Listed, Open, match_listed},
 };
 use jiff::{SignedDuration, Timestamp};
-use serde::Serializer;
 use sqlx::types::Json;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -102,21 +101,6 @@ pub struct Applied {
     pub unexplained: u64,
 }
 
-/// Pairs of numbers as the JSON object that [`pairs`] reads, in their order; the first of each pair is there once.
-pub(crate) fn json_pairs(pairs: impl IntoIterator<Item = (i64, i64)>) -> String {
-    let mut json = Vec::new();
-    serde_json::Serializer::new(&mut json).collect_map(pairs).expect("numbers are JSON");
-    String::from_utf8(json).expect("JSON is text")
-}
-
-/// The pairs that are bound as parameter 1, as two columns.
-pub(crate) fn pairs(dialect: Dialect) -> &'static str {
-    match dialect {
-        Dialect::Sqlite => "(SELECT CAST(key AS INTEGER) AS key, value FROM json_each($1)) AS pairs",
-        Dialect::Postgres => "(SELECT key::bigint, value::bigint FROM json_each_text($1::json)) AS pairs",
-    }
-}
-
 /// Since when a row could have been sent.
 const DUE: &str = "CASE WHEN scheduled_for > queued_at THEN scheduled_for ELSE coalesce(queued_at, updated_at) END";
 
@@ -185,7 +169,7 @@ fn found_first(dialect: Dialect) -> String {
             check_at = CASE WHEN $6 IS NULL THEN coalesce(check_at, $7) END
          FROM {}
          WHERE messages.id = pairs.value AND messages.sms_id IS NULL AND messages.state IN ('unknown', 'held', 'accepted')",
-        pairs(dialect)
+        dialect.pairs()
     )
 }
 
@@ -344,7 +328,7 @@ impl Ledger {
                         "UPDATE messages SET accepted_at = pairs.value FROM {}
                          WHERE messages.id = pairs.key AND messages.sms_id IS NULL AND messages.accepted_at IS NULL
                            AND messages.state IN ('unknown', 'held', 'accepted')",
-                        pairs(dialect)
+                        dialect.pairs()
                     )))
                     .bind(json_pairs(taken))
                     .execute(&mut *tx)

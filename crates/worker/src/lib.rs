@@ -82,6 +82,27 @@ enum NotBegun {
     Behind,
     /// How far the sending has come could not be remembered.
     Unmarked(Arc<Unmarked>),
+    /// Whoever began it with others was stopped.
+    Stopped,
+}
+
+impl NotBegun {
+    fn in_words(&self) -> &'static str {
+        match self {
+            Self::Unwritten(_) => "it could not be marked",
+            Self::Behind => "the ledger was restored",
+            Self::Unmarked(_) => "the mark of what is sent could not be raised",
+            Self::Stopped => "the worker was stopping",
+        }
+    }
+
+    fn error(&self) -> Option<&dyn std::error::Error> {
+        match self {
+            Self::Unwritten(error) => Some(&**error),
+            Self::Unmarked(error) => Some(&**error),
+            Self::Behind | Self::Stopped => None,
+        }
+    }
 }
 
 impl Worker {
@@ -182,28 +203,17 @@ impl Worker {
         let unsent = batch.unsent();
         let (marked, wall) = (Instant::now(), SystemTime::now());
         let begun = self.starts.join(batch, |batches| self.begin(batches)).await;
-        let sending = match begun {
-            Some(Ok(Start::Send(sending))) => sending,
-            Some(Ok(Start::TakenBack)) => {
+        let sending = match begun.unwrap_or(Err(NotBegun::Stopped)) {
+            Ok(Start::Send(sending)) => sending,
+            Ok(Start::TakenBack) => {
                 tracing::info!(attempt.id = %attempt, "a batch was taken back before it was begun");
                 return;
             }
-            Some(Err(NotBegun::Unwritten(error))) => {
-                tracing::warn!(attempt.id = %attempt, error = %chain(&error), "could not mark a batch; it is not sent");
-                self.take_back(unsent, "it could not be marked").await;
-                return;
-            }
-            Some(Err(NotBegun::Behind)) => {
-                self.take_back(unsent, "the ledger was restored").await;
-                return;
-            }
-            Some(Err(NotBegun::Unmarked(error))) => {
-                tracing::warn!(attempt.id = %attempt, error = %chain(&error), "could not mark what is sent; it is not sent");
-                self.take_back(unsent, "the mark of what is sent could not be raised").await;
-                return;
-            }
-            None => {
-                self.take_back(unsent, "the worker was stopping").await;
+            Err(why) => {
+                if let Some(error) = why.error() {
+                    tracing::warn!(attempt.id = %attempt, error = %chain(error), "a batch is not sent: {}", why.in_words());
+                }
+                self.take_back(unsent, why.in_words()).await;
                 return;
             }
         };
