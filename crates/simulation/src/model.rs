@@ -224,6 +224,17 @@ impl Model {
         }
     }
 
+    /// As many are unknown if their worker dies.
+    pub fn few_calls_are_not_recorded(&self, changes: &[Change], most: usize) -> Holds {
+        let begun = changes.iter().filter(|change| change.kind == "attempt" && change.is.as_deref() == Some("sending"));
+        for owner in begun.filter_map(|change| Some(self.attempts.get(&change.id)?.owner)) {
+            let of_owner = self.attempts.values().filter(|attempt| attempt.owner == owner);
+            let open = of_owner.filter(|attempt| attempt.state == "sending").count();
+            hold!(few_calls_are_not_recorded, open <= most, "owner {owner} has {open}");
+        }
+        Ok(())
+    }
+
     fn row(&mut self, change: &Change, book: &Book) -> Holds {
         let (id, Some(was)) = (change.id, self.rows.get(&change.id).cloned()) else {
             hold!(no_row_is_lost, false, "row {} was not loaded", change.id);

@@ -140,7 +140,7 @@ async fn worker(number: usize) {
     let worker = worker::Worker::new(parts.ledger, gateway(number), settings, queue::Mark::nowhere(), finished);
     let worker = Rc::new(worker);
     let (stop, (working, mut done)) = (stop_of(number), tokio::sync::mpsc::channel::<()>(1));
-    for _ in 0..scenario.concurrency {
+    for _ in 0..worker.jobs_at_a_time() {
         let (worker, owner, stop, working) = (Rc::clone(&worker), Arc::clone(&owner), stop.clone(), working.clone());
         let task = async move {
             let sim = crate::world::get();

@@ -614,6 +614,9 @@ impl World for Sim {
             self.check(holds);
         }
         self.who_stops_begins_nothing_new(&changes);
+        let most = self.scenario.concurrency as usize * 2;
+        let holds = self.model.borrow().few_calls_are_not_recorded(&changes, most);
+        self.check(holds);
         if operation == "claim a chunk" {
             self.claimed(&changes);
         }

@@ -11,8 +11,8 @@ mod together;
 
 pub use restored::{Unmarked, quarantine_if_behind};
 
-use campaign::{ChunkId, Outcome, budget::CallClass, outcome::Blame};
-use gateway::{CallError, CallErrorKind, Gateway};
+use campaign::{AttemptId, ChunkId, Outcome, budget::CallClass, outcome::Blame};
+use gateway::{CallError, CallErrorKind, Gateway, Permit};
 use jiff::SignedDuration;
 #[cfg(feature = "simulated")]
 use ledger::simulated::SystemTime;
@@ -24,7 +24,10 @@ use queue::{Job, Mark, Queue};
 use std::time::SystemTime;
 use std::{sync::Arc, time::Duration};
 use together::Together;
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, Semaphore, SemaphorePermit},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 /// A request that has not gone out this long after its attempt was marked is taken back: the process was frozen between.
@@ -38,7 +41,7 @@ const TRIES: u32 = 4;
 pub struct Settings {
     /// Most destinations of one call, 1..=500.
     pub batch_len_max: usize,
-    /// Chunks in work at a time.
+    /// Calls that are made at a time, and chunks that wait for theirs.
     pub concurrency: usize,
     /// How long rows wait after an attempt that certainly did nothing.
     pub retry: RetryPolicy,
@@ -67,10 +70,23 @@ pub struct Worker {
     settings: Settings,
     mark: Mark,
     finished: Arc<Notify>,
+    /// For chunks that have batches left to begin. A small urgent campaign waits for these.
+    chunks: Semaphore,
+    /// For calls that are being made: from before they are begun until they are answered.
+    calls: Semaphore,
+    /// For calls of which the ledger may not know how they ended: as many are unknown after a crash.
+    unrecorded: Semaphore,
     /// Batches of several chunks that begin at one moment, in one commit.
     starts: Together<ClaimedBatch, Result<Start, NotBegun>>,
     /// Outcomes that came at one moment, in one commit.
     outcomes: Together<(SendingBatch, Outcome), Result<Recorded, Arc<ledger::Error>>>,
+}
+
+/// A call that was made, and is to be recorded.
+struct Answered<'a> {
+    sending: SendingBatch,
+    outcome: Outcome,
+    _unrecorded: SemaphorePermit<'a>,
 }
 
 /// Why a batch was not begun: nothing of it was sent.
@@ -110,19 +126,27 @@ impl Worker {
     /// `finished` is told when a chunk is finished, so that the feeder need not wait for its time.
     pub fn new(ledger: Ledger, gateway: Gateway, settings: Settings, mark: Mark, finished: Arc<Notify>) -> Self {
         let (starts, outcomes) = (Together::of_those_who_wait(), Together::of_all());
-        Self { ledger, gateway, settings, mark, finished, starts, outcomes }
+        let at_a_time = settings.concurrency.max(1);
+        let (chunks, calls) = (Semaphore::new(at_a_time), Semaphore::new(at_a_time));
+        let unrecorded = Semaphore::new(at_a_time * 2);
+        Self { ledger, gateway, settings, mark, finished, chunks, calls, unrecorded, starts, outcomes }
+    }
+
+    /// Jobs to hand to it at a time: while the last calls of a chunk are answered and recorded, the next one is claimed.
+    pub fn jobs_at_a_time(&self) -> usize {
+        self.settings.concurrency.max(1) * 2
     }
 
     /// Works on the queue until `stop`: then nothing new is begun, and requests in flight are finished and recorded.
     pub async fn run(self, queue: Queue, owner: Arc<OwnerGuard>, stop: CancellationToken) {
-        let (concurrency, grace) = (self.settings.concurrency, self.settings.grace);
+        let (jobs, grace) = (self.jobs_at_a_time(), self.settings.grace);
         let worker = Arc::new(self);
         let handler_stop = stop.clone();
         let handle = move |job: Job| {
             let (worker, owner, stop) = (Arc::clone(&worker), Arc::clone(&owner), handler_stop.clone());
             async move { worker.handle(job, &owner, &stop).await }
         };
-        queue.serve(concurrency, grace, stop, handle).await;
+        queue.serve(jobs, grace, stop, handle).await;
     }
 
     /// Works on one job. Whatever happens, the job is done: what it leaves undone is in the ledger.
@@ -131,13 +155,9 @@ impl Worker {
             tracing::warn!(job.version, "left a job of a newer version to its own program");
             return;
         };
-        if stop.is_cancelled() {
-            return;
-        }
+        let Some(place) = place(&self.chunks, stop).await else { return };
         let Some((chunk, batches)) = self.claim_most_urgent(chunk, owner).await else { return };
-        for batch in batches {
-            self.send(batch, stop).await;
-        }
+        self.send_all(batches, place, stop).await;
         // Until this succeeds the chunk stays with this worker; its rows are safe either way.
         let rest = || self.ledger.finish_chunk(chunk, owner, self.ledger.now());
         if insist(rest, may_pass).await.is_err() {
@@ -176,30 +196,35 @@ impl Worker {
         None
     }
 
-    async fn send(&self, batch: ClaimedBatch, stop: &CancellationToken) {
+    /// Sends the batches of a chunk one after the other. While the outcome of one is recorded the next one goes out, and when the
+    /// last has all that it waits for, another chunk may have this one's place.
+    async fn send_all(&self, batches: Vec<ClaimedBatch>, place: SemaphorePermit<'_>, stop: &CancellationToken) {
+        let (mut place, mut left, mut before) = (Some(place), batches.len(), None);
+        for batch in batches {
+            left -= 1;
+            let leaves = place.take_if(|_| left == 0);
+            (before, ()) = futures::join!(self.send(batch, leaves, stop), self.record(before));
+        }
+        self.record(before).await;
+    }
+
+    /// Sends a batch, unless it is taken back; lets go of its chunk's place once nothing of the chunk waits for the gateway.
+    async fn send(
+        &self,
+        batch: ClaimedBatch,
+        leaves: Option<SemaphorePermit<'_>>,
+        stop: &CancellationToken,
+    ) -> Option<Answered<'_>> {
         let attempt = batch.attempt();
-        let permit = loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => break None,
-                permit = self.gateway.permit(CallClass::Send) => match permit {
-                    Ok(permit) => break Some(permit),
-                    Err(error) if patient(&error) => {
-                        tracing::warn!(attempt.id = %attempt, error = %chain(&error), "waits for the gateway");
-                        let wait = error.wait().unwrap_or(Duration::from_secs(2)).min(Duration::from_secs(10));
-                        let _ = tokio::time::timeout(wait, stop.cancelled()).await;
-                    }
-                    Err(error) => {
-                        tracing::error!(error = %chain(&error), "can't send: a person must act");
-                        let _ = tokio::time::timeout(Duration::from_secs(5), stop.cancelled()).await;
-                    }
-                },
-            }
+        let waited = async {
+            let (unrecorded, call) = (place(&self.unrecorded, stop).await?, place(&self.calls, stop).await?);
+            Some((unrecorded, call, self.permit(attempt, stop).await?))
         };
-        let Some(permit) = permit else {
+        let Some((_unrecorded, _call, permit)) = waited.await else {
             self.take_back(batch.unsent(), "the worker was stopping").await;
-            return;
+            return None;
         };
+        drop(leaves);
         let unsent = batch.unsent();
         let (marked, wall) = (Instant::now(), SystemTime::now());
         let begun = self.starts.join(batch, |batches| self.begin(batches)).await;
@@ -207,20 +232,20 @@ impl Worker {
             Ok(Start::Send(sending)) => sending,
             Ok(Start::TakenBack) => {
                 tracing::info!(attempt.id = %attempt, "a batch was taken back before it was begun");
-                return;
+                return None;
             }
             Err(why) => {
                 if let Some(error) = why.error() {
                     tracing::warn!(attempt.id = %attempt, error = %chain(error), "a batch is not sent: {}", why.in_words());
                 }
                 self.take_back(unsent, why.in_words()).await;
-                return;
+                return None;
             }
         };
         // The monotonic clock stands still while the machine sleeps, the wall clock may be set: either is reason enough.
         if marked.elapsed() > START_WITHIN || wall.elapsed().is_ok_and(|passed| passed > START_WITHIN) {
             self.take_back(unsent, "it took too long to begin").await;
-            return;
+            return None;
         }
         let batch = sending.batch();
         let mut span = telemetry::span("send batch");
@@ -233,9 +258,31 @@ impl Worker {
             Outcome::Rejected { .. } => "rejected",
         });
         tracing::debug!(attempt.id = %attempt, batch.len = batch.destinations.len(), outcome = ?sent.outcome, "called the gateway");
-        self.record(sending, sent.outcome).await;
         if let Some(skew) = sent.clock_skew {
             tracing::trace!(skew.ms = skew.as_millis(), "measured the gateway's clock");
+        }
+        Some(Answered { sending, outcome: sent.outcome, _unrecorded })
+    }
+
+    /// Waits until the gateway may be called; `None` when the worker is to stop.
+    async fn permit(&self, attempt: AttemptId, stop: &CancellationToken) -> Option<Permit> {
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return None,
+                permit = self.gateway.permit(CallClass::Send) => match permit {
+                    Ok(permit) => return Some(permit),
+                    Err(error) if patient(&error) => {
+                        tracing::warn!(attempt.id = %attempt, error = %chain(&error), "waits for the gateway");
+                        let wait = error.wait().unwrap_or(Duration::from_secs(2)).min(Duration::from_secs(10));
+                        let _ = tokio::time::timeout(wait, stop.cancelled()).await;
+                    }
+                    Err(error) => {
+                        tracing::error!(error = %chain(&error), "can't send: a person must act");
+                        let _ = tokio::time::timeout(Duration::from_secs(5), stop.cancelled()).await;
+                    }
+                },
+            }
         }
     }
 
@@ -257,8 +304,10 @@ impl Worker {
         begun.starts.into_iter().map(Ok).collect()
     }
 
-    /// Records an outcome, however long the ledger is away: until then the rows are `sending`, and after a crash `unknown`.
-    async fn record(&self, sending: SendingBatch, outcome: Outcome) {
+    /// Records an outcome, if there is one, however long the ledger is away: until then the rows are `sending`, and after a crash
+    /// `unknown`.
+    async fn record(&self, call: Option<Answered<'_>>) {
+        let Some(Answered { sending, outcome, _unrecorded }) = call else { return };
         let (attempt, rows) = (sending.batch().attempt(), sending.batch().destinations.len() as u64);
         let recorded = self.outcomes.join((sending, outcome.clone()), |calls| self.record_all(calls)).await;
         match recorded {
@@ -294,6 +343,15 @@ impl Worker {
         if let Err(error) = insist(|| self.ledger.take_back(unsent, why, self.ledger.now()), may_pass).await {
             tracing::warn!(error = %chain(&error), "a batch was not taken back; it is when this worker ends");
         }
+    }
+}
+
+/// A place for one; `None` when the worker is to stop.
+async fn place<'a>(places: &'a Semaphore, stop: &CancellationToken) -> Option<SemaphorePermit<'a>> {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => None,
+        place = places.acquire() => place.ok(),
     }
 }
 
