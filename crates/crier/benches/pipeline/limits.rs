@@ -129,7 +129,8 @@ pub(crate) struct Fired {
 }
 
 /// Fires the bulk calls of so many recipients, 100 in each and 4 at a time, then reads as many pages of the list as hold them, 8
-/// at a time; over kept connections, parsing nothing and storing nothing.
+/// at a time, asking for the sender and the seconds in which they were sent as the reconciler does; over kept connections, parsing
+/// nothing and storing nothing.
 pub(crate) fn bare_calls(bench: &Bench, recipients: u32) -> Fired {
     _ = rustls::crypto::ring::default_provider().install_default();
     runtime().block_on(async {
@@ -148,7 +149,8 @@ pub(crate) fn bare_calls(bench: &Bench, recipients: u32) -> Fired {
         let answer: serde_json::Value =
             serde_json::from_slice(&answer.bytes().await.expect("a whole answer")).expect("a token");
         let token = answer["access_token"].as_str().unwrap_or_default();
-        let began = Instant::now();
+        let second = |at: jiff::Timestamp| at.strftime("%Y-%m-%d %H:%M:%S").to_string();
+        let (since, began) = (second(jiff::Timestamp::now()), Instant::now());
         stream::iter((0..recipients).step_by(100))
             .for_each_concurrent(4, |first| {
                 let form = reqwest::multipart::Form::new().text("source", "ACME").text("text", TEXT);
@@ -163,10 +165,13 @@ pub(crate) fn bare_calls(bench: &Bench, recipients: u32) -> Fired {
             })
             .await;
         let sends = began.elapsed();
+        let until = second(jiff::Timestamp::now());
         let began = Instant::now();
         stream::iter(1..=recipients.div_ceil(10))
             .for_each_concurrent(8, |page| {
-                let request = client.get(format!("{base}/sms/list?sender=ACME&page={page}")).bearer_auth(token);
+                let page = page.to_string();
+                let window = [("sender", "ACME"), ("sent_since", &since), ("sent_until", &until), ("page", &page)];
+                let request = client.get(format!("{base}/sms/list")).query(&window).bearer_auth(token);
                 async move {
                     let answer = request.send().await.expect("the sandbox answers");
                     assert!(answer.status().is_success(), "{}", answer.status());
