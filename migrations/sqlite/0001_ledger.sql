@@ -66,8 +66,8 @@ CREATE INDEX chunks_of_campaign ON chunks (campaign_id, id);
 CREATE INDEX chunks_to_do ON chunks (state, campaign_id, due_at) WHERE state <> 'done';
 CREATE INDEX chunks_expiring ON chunks (expires_at) WHERE state <> 'done' AND expires_at IS NOT NULL;
 
--- Each CHECK is judged for each row that is written. What a waiting row has to be comes first, because a file's rows all come
--- as such; and lists of states are ORs: for each IN of a CHECK or of an index's WHERE SQLite builds a table in memory.
+-- Each CHECK is judged for each row that is written. What is soonest said comes first, and lists of states are ORs: for each IN of
+-- a CHECK or of an index's WHERE SQLite builds a table in memory.
 CREATE TABLE messages (
     id              INTEGER PRIMARY KEY,
     campaign_id     BIGINT NOT NULL,
@@ -128,6 +128,21 @@ CREATE INDEX decided_unfound ON messages (sender, destination)
 CREATE INDEX held_rows ON messages (campaign_id, id) WHERE state = 'held';
 CREATE UNIQUE INDEX a_row_is_retried_once ON messages (retry_of) WHERE retry_of IS NOT NULL;
 CREATE INDEX details_due ON messages (check_at) WHERE check_at IS NOT NULL;
+
+-- A pack is what of a chunk's rows waits to be sent as the file brought it, in one piece, until something touches the first of them:
+-- then all of them come into `messages`, and the pack goes, in one commit. A row stands in one of the two.
+CREATE TABLE packs (
+    chunk_id    INTEGER PRIMARY KEY,
+    campaign_id BIGINT NOT NULL,
+    packed_at   BIGINT NOT NULL,
+    queued      BIGINT NOT NULL,  -- its rows, by state
+    scheduled   BIGINT NOT NULL,
+    sender      TEXT,             -- of all of its rows, if they wait for nothing and have one sender and one text
+    text_id     BIGINT,           -- likewise
+    rows        TEXT   NOT NULL   -- JSON: [place in the chunk, row_number, destination, destination_raw unless it is the same digits,
+                                  -- reference], and unless all have one text also [.., scheduled_for, valid_until, sender, text_id, state]
+);
+CREATE INDEX packs_of_campaign ON packs (campaign_id, queued, scheduled);
 
 CREATE TABLE owners (
     id         INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -339,6 +354,29 @@ BEGIN
     SELECT raise(ABORT, 'events are append-only');
 END;
 
+-- The rows of packs, as they will come into `messages`.
+CREATE VIEW packed_rows AS
+SELECT p.chunk_id, p.chunk_id * 512 + (r.value->>0) AS id, p.campaign_id, (r.value->>1) AS row_number, coalesce((r.value->>9), 'queued') AS state,
+       NULL AS reason, coalesce((r.value->>3), CAST((r.value->>2) AS TEXT)) AS destination_raw, (r.value->>2) AS destination,
+       NULL AS destination_hash, coalesce((r.value->>7), p.sender) AS sender, coalesce((r.value->>8), p.text_id) AS text_id,
+       (r.value->>4) AS reference, (r.value->>5) AS scheduled_for, (r.value->>6) AS valid_until, NULL AS not_before, 0 AS attempts,
+       NULL AS attempt_id, NULL AS live, NULL AS sent_via, NULL AS sms_id, NULL AS id_source, NULL AS gateway_status, 0 AS resends,
+       NULL AS retry_of, p.packed_at AS queued_at, NULL AS attempted_at, NULL AS accepted_at, NULL AS found_at, NULL AS checked_at,
+       NULL AS check_at, 0 AS checks, NULL AS final_at, p.packed_at AS updated_at
+FROM packs p CROSS JOIN json_each(p.rows) r;
+
+-- All rows, wherever they stand. Not for single ones: it opens every pack.
+CREATE VIEW all_rows AS
+SELECT id, campaign_id, row_number, state, reason, destination_raw, destination, destination_hash, sender, text_id, reference,
+       scheduled_for, valid_until, not_before, attempts, attempt_id, live, sent_via, sms_id, id_source, gateway_status, resends,
+       retry_of, queued_at, attempted_at, accepted_at, found_at, checked_at, check_at, checks, final_at, updated_at
+FROM messages
+UNION ALL
+SELECT id, campaign_id, row_number, state, reason, destination_raw, destination, destination_hash, sender, text_id, reference,
+       scheduled_for, valid_until, not_before, attempts, attempt_id, live, sent_via, sms_id, id_source, gateway_status, resends,
+       retry_of, queued_at, attempted_at, accepted_at, found_at, checked_at, check_at, checks, final_at, updated_at
+FROM packed_rows;
+
 -- The contract for analysts. CROSS JOIN keeps the order of the tables: campaign, its chunks, their rows.
 
 CREATE VIEW delivery_reports AS
@@ -369,6 +407,35 @@ SELECT c.name AS campaign,
 FROM campaigns c
 CROSS JOIN chunks k ON k.campaign_id = c.id
 CROSS JOIN messages m ON m.id BETWEEN k.id * 512 AND k.id * 512 + 511
+LEFT JOIN texts t ON t.id = m.text_id
+UNION ALL
+SELECT c.name AS campaign,
+       m.row_number,
+       m.reference,
+       m.destination_raw,
+       CASE WHEN m.destination_hash IS NULL THEN CAST(m.destination AS TEXT) ELSE m.destination_raw END AS destination,
+       m.sender,
+       t.body AS text,
+       t.encoding,
+       t.segments,
+       m.state,
+       m.reason,
+       m.attempts,
+       m.sent_via,
+       m.sms_id AS gateway_sms_id,
+       m.gateway_status,
+       m.id_source,
+       strftime('%Y-%m-%dT%H:%M:%fZ', m.scheduled_for / 1000.0, 'unixepoch') AS scheduled_for,
+       strftime('%Y-%m-%dT%H:%M:%fZ', m.valid_until / 1000.0, 'unixepoch') AS valid_until,
+       strftime('%Y-%m-%dT%H:%M:%fZ', m.queued_at / 1000.0, 'unixepoch') AS queued_at,
+       strftime('%Y-%m-%dT%H:%M:%fZ', m.attempted_at / 1000.0, 'unixepoch') AS attempted_at,
+       strftime('%Y-%m-%dT%H:%M:%fZ', m.accepted_at / 1000.0, 'unixepoch') AS accepted_at,
+       strftime('%Y-%m-%dT%H:%M:%fZ', m.checked_at / 1000.0, 'unixepoch') AS checked_at,
+       strftime('%Y-%m-%dT%H:%M:%fZ', m.final_at / 1000.0, 'unixepoch') AS final_at,
+       strftime('%Y-%m-%dT%H:%M:%fZ', m.updated_at / 1000.0, 'unixepoch') AS updated_at
+FROM campaigns c
+CROSS JOIN chunks k ON k.campaign_id = c.id
+CROSS JOIN packed_rows m ON m.chunk_id = k.id
 LEFT JOIN texts t ON t.id = m.text_id;
 
 CREATE VIEW campaign_summary AS
@@ -377,12 +444,12 @@ SELECT c.name AS campaign,
        i.file_name,
        i.launched_by,
        strftime('%Y-%m-%dT%H:%M:%fZ', i.launched_at / 1000.0, 'unixepoch') AS launched_at,
-       count(m.id) AS rows,
+       count(m.id) + coalesce(packed.queued + packed.scheduled, 0) AS rows,
        count(m.id) FILTER (WHERE m.state = 'invalid') AS invalid,
        count(m.id) FILTER (WHERE m.state = 'duplicate') AS duplicate,
        count(m.id) FILTER (WHERE m.state = 'suppressed') AS suppressed,
-       count(m.id) FILTER (WHERE m.state = 'scheduled') AS scheduled,
-       count(m.id) FILTER (WHERE m.state = 'queued') AS queued,
+       count(m.id) FILTER (WHERE m.state = 'scheduled') + coalesce(packed.scheduled, 0) AS scheduled,
+       count(m.id) FILTER (WHERE m.state = 'queued') + coalesce(packed.queued, 0) AS queued,
        count(m.id) FILTER (WHERE m.state = 'sending') AS sending,
        count(m.id) FILTER (WHERE m.state = 'unknown') AS unknown,
        count(m.id) FILTER (WHERE m.state = 'held') AS held,
@@ -394,9 +461,11 @@ SELECT c.name AS campaign,
        count(m.id) FILTER (WHERE m.state = 'cancelled') AS cancelled
 FROM campaigns c
 JOIN imports i ON i.id = c.import_id
+LEFT JOIN (SELECT campaign_id, sum(queued) AS queued, sum(scheduled) AS scheduled FROM packs GROUP BY campaign_id) packed
+    ON packed.campaign_id = c.id
 LEFT JOIN chunks k ON k.campaign_id = c.id
 LEFT JOIN messages m ON m.id BETWEEN k.id * 512 AND k.id * 512 + 511
-GROUP BY c.id, c.name, c.state, i.file_name, i.launched_by, i.launched_at;
+GROUP BY c.id, c.name, c.state, i.file_name, i.launched_by, i.launched_at, packed.queued, packed.scheduled;
 
 CREATE VIEW failure_reasons AS
 SELECT c.name AS campaign, m.state, coalesce(m.reason, '') AS reason, count(*) AS rows

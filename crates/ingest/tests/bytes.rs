@@ -320,14 +320,14 @@ impl House {
 
     #[expect(clippy::await_holding_refcell_ref, reason = "one task")]
     async fn rows(&self) -> Vec<(u32, String)> {
-        let query = "SELECT m.row_number, m.state FROM messages m JOIN chunks k ON k.id = m.id / 512
+        let query = "SELECT m.row_number, m.state FROM all_rows m JOIN chunks k ON k.id = m.id / 512
                      WHERE k.import_id = (SELECT max(id) FROM imports) ORDER BY m.row_number";
         sqlx::query_as(query).fetch_all(&mut *self.sql.borrow_mut()).await.unwrap()
     }
 
     #[expect(clippy::await_holding_refcell_ref, reason = "one task")]
     async fn counts(&self) -> (i64, i64) {
-        let query = "SELECT (SELECT count(*) FROM messages), (SELECT count(*) FROM imports)";
+        let query = "SELECT (SELECT count(*) FROM all_rows), (SELECT count(*) FROM imports)";
         sqlx::query_as(query).fetch_one(&mut *self.sql.borrow_mut()).await.unwrap()
     }
 }

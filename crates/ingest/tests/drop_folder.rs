@@ -180,7 +180,7 @@ async fn the_same_bytes_dropped_again_are_refused_and_the_same_name_gets_a_numbe
     assert!(why.contains("as a.csv on 2026-03-02"), "{why}");
     house.drop_in("a.csv", "phone\n07700900002\n");
     watcher.until_heard("launched a-2.csv here").await;
-    assert_eq!(house.count("messages").await, 2);
+    assert_eq!(house.count("all_rows").await, 2);
     watcher.stop().await;
 }
 
@@ -197,7 +197,7 @@ async fn a_file_that_is_still_written_is_left_until_it_is_unchanged() {
         pace.tick().await;
     }
     watcher.until_heard("launched slow.csv here").await;
-    assert_eq!(house.count("messages").await, 8);
+    assert_eq!(house.count("all_rows").await, 8);
     watcher.stop().await;
 }
 
@@ -228,7 +228,7 @@ async fn several_watchers_launch_each_file_once() {
     for watcher in [one, two, three] {
         watcher.stop().await;
     }
-    assert_eq!((house.count("imports").await, house.count("messages").await), (20, 20));
+    assert_eq!((house.count("imports").await, house.count("all_rows").await), (20, 20));
     assert_eq!((house.names("processing"), house.names("refused")), (vec![], vec![]));
 }
 
@@ -279,15 +279,15 @@ async fn crash_point_2_a_half_load_is_loaded_whole() {
     let first = house.watcher("first").await;
     house.drop_in("a.csv", &bytes);
     let deadline = Instant::now() + PATIENCE;
-    while house.count("messages").await == 0 {
+    while house.count("all_rows").await == 0 {
         assert!(Instant::now() < deadline);
     }
     first.die().await;
     assert_eq!(house.count("campaigns WHERE state = 'active'").await, 0, "it was loaded before it could die");
     let heir = house.watcher("heir").await;
     heir.until_heard("launched a.csv here").await;
-    assert_eq!(house.count("(SELECT DISTINCT row_number FROM messages)").await, 21_000);
-    assert_eq!((house.count("messages").await, house.count("imports").await), (21_000, 1));
+    assert_eq!(house.count("(SELECT DISTINCT row_number FROM all_rows)").await, 21_000);
+    assert_eq!((house.count("all_rows").await, house.count("imports").await), (21_000, 1));
     heir.stop().await;
 }
 
@@ -418,6 +418,6 @@ async fn a_name_that_cannot_be_worked_with_is_told_and_keeps_no_other_file_waiti
     let foreign = |name: &str| watcher.heard.lock().unwrap().iter().any(|told| told.contains(name));
     watcher.until(|| foreign(&long) && foreign("caf\u{fffd}.csv")).await;
     assert_eq!(house.names("inbox").len(), 2, "they are left where they are");
-    assert_eq!(house.count("messages").await, 1);
+    assert_eq!(house.count("all_rows").await, 1);
     watcher.stop().await;
 }

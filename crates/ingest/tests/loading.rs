@@ -152,10 +152,10 @@ async fn many_rows_of_few_texts_make_full_chunks_of_one_text() {
     let nothing = CancellationToken::new();
     load(&house.ledger, &path, &preview, &house.launch(), now, |rows| heard.set(rows), &nothing).await.unwrap();
     assert_eq!(heard.get(), 12_345);
-    assert_eq!(house.count("(SELECT DISTINCT row_number FROM messages)").await, 12_345);
+    assert_eq!(house.count("(SELECT DISTINCT row_number FROM all_rows)").await, 12_345);
     assert_eq!(house.count("texts").await, 5);
     let per_chunk: Vec<(i64, i64)> =
-        sqlx::query_as("SELECT count(*), count(DISTINCT text_id) FROM messages GROUP BY id / 512")
+        sqlx::query_as("SELECT count(*), count(DISTINCT text_id) FROM all_rows GROUP BY id / 512")
             .fetch_all(&mut house.sql().await)
             .await
             .unwrap();
@@ -173,7 +173,7 @@ async fn the_report_is_in_the_files_order_although_chunks_are_of_near_numbers() 
     assert_eq!(house.loaded(&path).await.sendable, u64::from(ROWS));
     let mut sql = house.sql().await;
     let (spread,): (i64,) = sqlx::query_as(
-        "SELECT max(spread) FROM (SELECT max(destination) - min(destination) AS spread FROM messages GROUP BY id / 512)",
+        "SELECT max(spread) FROM (SELECT max(destination) - min(destination) AS spread FROM all_rows GROUP BY id / 512)",
     )
     .fetch_one(&mut sql)
     .await
@@ -218,7 +218,7 @@ async fn a_file_that_changed_since_it_was_checked_queues_nothing() {
         let nothing = CancellationToken::new();
         let error = load(&house.ledger, &path, &preview, &house.launch(), now, |_| {}, &nothing).await.unwrap_err();
         assert!(matches!(error, LoadError::Changed { .. }), "{error:?}");
-        assert_eq!((house.count("imports").await, house.count("messages").await), (0, 0));
+        assert_eq!((house.count("imports").await, house.count("all_rows").await), (0, 0));
     }
 }
 
@@ -231,12 +231,12 @@ async fn a_load_that_was_stopped_is_made_whole_by_the_next() {
     let cancel = CancellationToken::new();
     let stopped = load(&house.ledger, &path, &preview, &house.launch(), now, |_| cancel.cancel(), &cancel).await;
     assert!(matches!(stopped, Err(LoadError::Cancelled)), "{stopped:?}");
-    assert!((1..15_000).contains(&house.count("messages").await));
+    assert!((1..15_000).contains(&house.count("all_rows").await));
     assert_eq!(house.count("campaigns WHERE state = 'active'").await, 0);
 
     assert_eq!(house.loaded(&path).await.sendable, 15_000);
-    assert_eq!(house.count("messages").await, 15_000);
-    assert_eq!(house.count("(SELECT DISTINCT row_number FROM messages)").await, 15_000);
+    assert_eq!(house.count("all_rows").await, 15_000);
+    assert_eq!(house.count("(SELECT DISTINCT row_number FROM all_rows)").await, 15_000);
 }
 
 #[tokio::test]

@@ -9,24 +9,30 @@ use crate::{
     error::{During, Error, Source},
     feed::{json_ids, json_pairs},
     opt_outs::{Gate, pass_gate},
+    packs::{AlikePack, InsertClaimed as _, WholePack, take_pack, unpack},
     rates::{BEHIND_RATE, lock_sender_rates, turns},
     time::{instant, ms},
     transitions::{release_attempt, rest_chunk, wake_chunk},
 };
 use campaign::{
-    AttemptId, ChunkId, Msisdn, OwnerId, RowId, SenderId, TextId,
-    batch::{self, Batch, Sendable},
-    quiet::{Hours, Window},
+    AttemptId, ChunkId, Msisdn, OwnerId, RowId, SenderId,
+    batch::{self, Batch},
     rate::Rate,
 };
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use sqlx::types::Json;
 use std::{
-    borrow::Cow,
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     ops::RangeInclusive,
     sync::Arc,
 };
+
+mod candidates;
+use candidates::{
+    Aside, BEHIND_ANOTHER, BEHIND_EARLIER, Candidate, Found, candidates, of_pack, sendable, without_room,
+};
+
+pub(crate) use candidates::BEHIND_HELD;
 
 /// What a claim brought.
 #[derive(Debug)]
@@ -113,32 +119,9 @@ pub struct Begun {
     pub calls: Option<RangeInclusive<i64>>,
 }
 
-/// How long a row waits behind another open text to the same recipient before it is looked at again.
-const BEHIND_ANOTHER: SignedDuration = SignedDuration::from_secs(5);
-
-/// The reason of a row that waits until a person decides about another one.
-pub(crate) const BEHIND_HELD: &str = "waits behind a held row to the same number from the same sender";
-
-/// The reason of a row that waits until another one is told apart from it.
-const BEHIND_EARLIER: &str = "waits for an earlier text to the same number from the same sender";
-
 /// A live row: its text may be on its way and is not yet told apart by an `sms_id`. The words of the index
 /// `one_open_attempt_per_recipient`.
 pub(crate) const LIVE: &str = "o.live IS NOT NULL";
-
-/// The rows of a chunk that wait to be sent, each as a [`Candidate`].
-///
-/// What a row may wait behind and who has opted out are scalar subqueries of at most one row: an EXISTS may be hashed by Postgres,
-/// which then reads the whole table for one chunk.
-fn candidates(dialect: Dialect) -> String {
-    let columns = format!(
-        "id, destination, sender, text_id, valid_until,
-            CASE WHEN (not_before IS NULL OR not_before <= $3) AND (scheduled_for IS NULL OR scheduled_for <= $3) THEN 1 ELSE 0 END,
-            (SELECT 1 FROM suppressions s WHERE s.destination = messages.destination AND s.sender IN ('', messages.sender) LIMIT 1),
-            (SELECT o.state FROM messages o WHERE o.sender = messages.sender AND o.destination = messages.destination AND {LIVE})"
-    );
-    dialect.packed(&columns, "messages WHERE id BETWEEN $1 AND $2 AND state IN ('queued', 'scheduled')")
-}
 
 /// The attempts of a claim: `$1` the campaign, `$2` the chunk, `$3` the owner, `$4` now, `$5` an array for each with its sender,
 /// text, call, rows, how many these are, the first and the last. Answers its first row and its id.
@@ -244,10 +227,12 @@ macro_rules! set_aside {
     }};
 }
 
-/// Writes batches down as attempts, and into their rows that they are being sent. Answers the attempts by their first rows.
+/// Writes batches down as attempts, and into their rows that they are being sent; these are in the pack if there is one. Answers the
+/// attempts by their first rows.
 macro_rules! write_attempts {
-    ($tx:expr, $dialect:expr, ($campaign:expr, $chunk:expr, $owner:expr), $batches:expr, $now:expr, $operation:expr) => {{
+    ($tx:expr, $dialect:expr, ($campaign:expr, $chunk:expr, $owner:expr), $pack:expr, $batches:expr, $now:expr, $operation:expr) => {{
         let batches: &[Batch] = $batches;
+        let pack: Option<&AlikePack> = $pack;
         let attempts: Vec<_> = batches
             .iter()
             .map(|batch| {
@@ -266,124 +251,58 @@ macro_rules! write_attempts {
             .await
             .during($operation)?;
         let ids: HashMap<i64, AttemptId> = written.into_iter().map(|(first, id)| (first, AttemptId(id))).collect();
-        for call in ["bulk", "send"] {
-            let of_call = batches.iter().filter(|batch| sent_via(batch) == call);
-            let mut rows: Vec<_> = of_call
-                .flat_map(|batch| batch.rows.iter().map(|(row, to)| (*to, (row.0, ids[&first_row(batch)].0))))
-                .collect();
-            // Claims of two campaigns may meet at many recipients: all come to them in one order, or each would wait for the other.
-            rows.sort_unstable();
-            if rows.is_empty() {
-                continue;
+        let written = match pack {
+            Some(pack) => {
+                // All of the pack goes out of it: a row that no attempt names would be lost.
+                let claimed = batches.iter().flat_map(|batch| batch.rows.iter().map(|(row, _)| *row));
+                if !pack.rows.iter().map(|row| row.id($chunk)).eq(claimed) {
+                    let why = "the rows of a pack are not those that are claimed".to_owned();
+                    return Err(Error::new($operation, Source::Content(why)));
+                }
+                let attempts = batches.iter().flat_map(|batch| {
+                    batch.rows.iter().map(|_| (ids[&first_row(batch)], sent_via(batch)))
+                });
+                let claim = WholePack { chunk: $chunk, campaign: $campaign, pack, attempts: attempts.collect(), now: ms($now) };
+                let written = $tx.insert_claimed(claim).await.during($operation)?;
+                sqlx::query("DELETE FROM packs WHERE chunk_id = $1")
+                    .bind($chunk.0)
+                    .execute(&mut *$tx)
+                    .await
+                    .during($operation)?;
+                written
             }
-            let written = sqlx::query(sql(claimed($dialect)))
-                .bind(json_pairs(rows.iter().map(|(_, row)| *row)))
-                .bind(call)
-                .bind(ms($now))
-                .execute(&mut *$tx)
-                .await
-                .during($operation)?
-                .rows_affected();
-            // An attempt names its rows: one that is not queued any more would be texted all the same.
-            if written != rows.len() as u64 {
-                let why = "a row of the chunk changed while it was claimed".to_owned();
-                return Err(Error::new($operation, Source::Content(why)));
+            None => {
+                let mut written = 0;
+                for call in ["bulk", "send"] {
+                    let of_call = batches.iter().filter(|batch| sent_via(batch) == call);
+                    let mut rows: Vec<_> = of_call
+                        .flat_map(|batch| batch.rows.iter().map(|(row, to)| (*to, (row.0, ids[&first_row(batch)].0))))
+                        .collect();
+                    // Claims of two campaigns may meet at many recipients: all come to them in one order, or each would wait for
+                    // the other.
+                    rows.sort_unstable();
+                    if rows.is_empty() {
+                        continue;
+                    }
+                    written += sqlx::query(sql(claimed($dialect)))
+                        .bind(json_pairs(rows.iter().map(|(_, row)| *row)))
+                        .bind(call)
+                        .bind(ms($now))
+                        .execute(&mut *$tx)
+                        .await
+                        .during($operation)?
+                        .rows_affected();
+                }
+                written
             }
+        };
+        // An attempt names its rows: one that is not queued any more would be texted all the same.
+        if written != batches.iter().map(|batch| batch.rows.len() as u64).sum::<u64>() {
+            let why = "a row of the chunk changed while it was claimed".to_owned();
+            return Err(Error::new($operation, Source::Content(why)));
         }
         ids
     }};
-}
-
-/// A row that waits to be sent, and what keeps it from that.
-#[derive(serde::Deserialize)]
-struct Candidate {
-    id: i64,
-    destination: i64,
-    sender: String,
-    text_id: i64,
-    valid_until: Option<i64>,
-    /// 1: it is time.
-    due: i64,
-    opted_out: Option<i64>,
-    /// The state of the live row to the same number from the same sender.
-    behind: Option<String>,
-}
-
-/// Rows of a chunk that are not sent now, and why.
-#[derive(Default)]
-struct Aside {
-    expired: Vec<i64>,
-    opted_out: Vec<i64>,
-    /// Those that wait, by until when, in milliseconds, and why.
-    wait: BTreeMap<(i64, Cow<'static, str>), Vec<i64>>,
-}
-
-impl Aside {
-    /// Takes out of the rows whatever is not to be sent now for its own sake.
-    fn of(candidates: &mut Vec<Candidate>, now: Timestamp) -> Self {
-        let mut aside = Self::default();
-        candidates.retain(|row| {
-            let behind = row.behind.as_deref();
-            #[cfg(feature = "simulated")]
-            let behind = behind.filter(|_| !campaign::mutant::Mutant::NoLiveKeyLock.is_on());
-            if row.valid_until.is_some_and(|until| until <= ms(now)) {
-                aside.expired.push(row.id);
-            } else if row.opted_out.is_some() {
-                aside.opted_out.push(row.id);
-            } else if let (1, Some(state)) = (row.due, behind) {
-                let why = if state == "held" { BEHIND_HELD } else { BEHIND_EARLIER };
-                aside.waits(ms(now + BEHIND_ANOTHER), why, row.id);
-            } else {
-                return row.due == 1;
-            }
-            false
-        });
-        aside
-    }
-
-    fn waits(&mut self, until: i64, why: impl Into<Cow<'static, str>>, row: i64) {
-        self.wait.entry((until, why.into())).or_default().push(row);
-    }
-}
-
-/// The chunk that a claim is about, and what its campaign says.
-#[derive(sqlx::FromRow)]
-struct Found {
-    campaign: i64,
-    chunk_state: String,
-    campaign_state: String,
-    batch_len_max: Option<i64>,
-    quiet: Option<String>,
-    weekdays: Option<String>,
-    zone: Option<String>,
-    rate_us: Option<i64>,
-    quarantined: i64,
-    opt_outs: i64,
-}
-
-impl Found {
-    /// Takes the rows out whose people may not be texted now. Answers when the hours end of those that may, in milliseconds.
-    fn by_hours(&self, candidates: &mut Vec<Candidate>, aside: &mut Aside, now: Timestamp) -> HashMap<i64, i64> {
-        let mut open = HashMap::new();
-        let zone = self.zone.as_deref().unwrap_or("Europe/London");
-        // What can't be read was never written: hours are checked before a campaign is loaded.
-        let Ok(Some(hours)) = Hours::parse(self.quiet.as_deref(), self.weekdays.as_deref(), zone) else { return open };
-        let mut windows = HashMap::new();
-        candidates.retain(|row| {
-            let country = Msisdn::from_digits(row.destination.cast_unsigned()).and_then(Msisdn::region);
-            match windows.entry(country).or_insert_with(|| hours.window(country, now)) {
-                Window::Open { until } => {
-                    open.insert(row.id, ms(*until));
-                    true
-                }
-                Window::Closed { until } => {
-                    aside.waits(ms(*until), format!("waits for its hours, until {until}"), row.id);
-                    false
-                }
-            }
-        });
-        open
-    }
 }
 
 impl Ledger {
@@ -409,7 +328,7 @@ impl Ledger {
     async fn try_claim(&self, chunk: ChunkId, owner: OwnerId, batch_len_max: usize, now: Timestamp) -> Result<Claim> {
         let operation = "claim a chunk";
         let (first, last) = chunk.row_range();
-        // A stale job commits too: a dropped transaction would keep its lock until the connection is used again.
+        // A stale job commits too: taking a transaction back costs more.
         let claim = quick_tx!(self, operation, |tx, dialect| 'claim: {
             pass_gate!(tx, Gate::Claim, dialect, operation);
             let found: Option<Found> = sqlx::query_as(sql(format!(
@@ -438,13 +357,20 @@ impl Ledger {
                 .await
                 .during(operation)?;
             if runs {
-                let Json(mut candidates): Json<Vec<Candidate>> = sqlx::query_scalar(sql(candidates(dialect)))
-                    .bind(first.0)
-                    .bind(last.0)
-                    .bind(ms(now))
-                    .fetch_one(&mut *tx)
-                    .await
-                    .during(operation)?;
+                let pack = take_pack!(tx, dialect, chunk, operation);
+                let mut candidates = match &pack {
+                    Some(pack) => of_pack(chunk, pack),
+                    None => {
+                        let Json(candidates): Json<Vec<Candidate>> = sqlx::query_scalar(sql(candidates(dialect)))
+                            .bind(first.0)
+                            .bind(last.0)
+                            .bind(ms(now))
+                            .fetch_one(&mut *tx)
+                            .await
+                            .during(operation)?;
+                        candidates
+                    }
+                };
                 candidates.sort_unstable_by_key(|row| row.id);
                 let mut aside = Aside::of(&mut candidates, now);
                 let open_until = found.by_hours(&mut candidates, &mut aside, now);
@@ -466,6 +392,12 @@ impl Ledger {
                     for (when, count) in turns(rate, spread_to, rows.len()) {
                         rows.by_ref().take(count).for_each(|row| aside.waits(when, BEHIND_RATE, row));
                     }
+                }
+                // As it is, or not at all: what is set aside is written into its row.
+                let is_whole = |pack: &AlikePack| pack.rows.len() == candidates.len() && found.rate_us.is_none();
+                let whole = pack.as_ref().filter(|pack| is_whole(pack));
+                if pack.is_some() && whole.is_none() {
+                    unpack!(tx, dialect, json_ids([chunk.0]), operation);
                 }
                 set_aside!(tx, dialect, aside, now, operation);
                 if let Some(text_us) = found.rate_us {
@@ -503,7 +435,7 @@ impl Ledger {
                 let halved = halved.and_then(|max| usize::try_from(max).ok()).unwrap_or(usize::MAX);
                 let batches = batch::form(sendable(candidates), batch_len_max.min(halved));
                 let texts = text_bodies!(tx, dialect, batches.iter().map(|batch| batch.text.0), operation);
-                let ids_of = write_attempts!(tx, dialect, (campaign, chunk, owner), &batches, now, operation);
+                let ids_of = write_attempts!(tx, dialect, (campaign, chunk, owner), whole, &batches, now, operation);
                 let claimed = batches.into_iter().map(|batch| ClaimedBatch {
                     attempt: ids_of[&first_row(&batch)],
                     chunk,
@@ -621,34 +553,6 @@ impl Ledger {
     }
 }
 
-/// Takes the rows out for which their sender's rate has no room now: for each such sender its rate, the moment up to which
-/// its texts are spread once the others are taken, and the ids of the rows.
-fn without_room(
-    candidates: &mut Vec<Candidate>,
-    rates: &BTreeMap<String, (Rate, i64)>,
-    now: Timestamp,
-) -> Vec<(Rate, i64, Vec<i64>)> {
-    let mut without = Vec::new();
-    for (sender, (rate, spread_to)) in rates {
-        let (mut room, after) = rate.allowed(*spread_to, now.as_microsecond());
-        let (allowed, mut waiting) = (room, Vec::new());
-        candidates.retain(|row| {
-            if row.sender != *sender {
-                return true;
-            }
-            room -= 1;
-            if room < 0 {
-                waiting.push(row.id);
-            }
-            room >= 0
-        });
-        if !waiting.is_empty() {
-            without.push((*rate, after(allowed), waiting));
-        }
-    }
-    without
-}
-
 /// A number of things as the database has it.
 fn count(things: usize) -> i64 {
     i64::try_from(things).unwrap_or(i64::MAX)
@@ -662,17 +566,6 @@ fn sent_via(batch: &Batch) -> &'static str {
 /// What tells a batch from the others of its chunk; its rows are in their ids' order.
 fn first_row(batch: &Batch) -> i64 {
     batch.rows.first().map_or(0, |(row, _)| row.0)
-}
-
-fn sendable(rows: Vec<Candidate>) -> impl Iterator<Item = Sendable> {
-    rows.into_iter().filter_map(|row| {
-        Some(Sendable {
-            row: RowId(row.id),
-            destination: Msisdn::from_digits(row.destination.cast_unsigned())?,
-            sender: SenderId::parse(&row.sender).ok()?,
-            text: TextId(row.text_id),
-        })
-    })
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Opening a ledger, and running one body on either database.
 
+#[cfg(not(feature = "simulated"))]
+use crate::writer::Writer;
 use crate::{
     Result,
     clock::Clock,
@@ -7,7 +9,7 @@ use crate::{
 };
 use jiff::Timestamp;
 use sqlx::{
-    Connection, PgConnection, PgPool, SqlitePool,
+    Connection, PgConnection, PgPool, SqliteConnection, SqlitePool,
     migrate::Migrator,
     postgres::{PgConnectOptions, PgPoolOptions},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
@@ -37,10 +39,11 @@ pub(crate) enum Db {
 /// SQLite takes one writer at a time: one connection writes, so that writers wait in line instead of polling a lock.
 #[derive(Clone, Debug)]
 pub(crate) struct Sqlite {
-    pub(crate) write: SqlitePool,
+    #[cfg(not(feature = "simulated"))]
+    pub(crate) write: crate::writer::Writer,
     /// Writes what nothing hangs on yet, without waiting for the disk at each commit: see [`load_tx`].
-    #[cfg_attr(feature = "simulated", allow(dead_code, clippy::allow_attributes, reason = "`only` does it"))]
-    pub(crate) load: SqlitePool,
+    #[cfg(not(feature = "simulated"))]
+    pub(crate) load: crate::writer::Writer,
     #[cfg_attr(feature = "simulated", allow(dead_code, clippy::allow_attributes, reason = "`only` does it"))]
     pub(crate) read: SqlitePool,
     pub(crate) path: PathBuf,
@@ -92,6 +95,15 @@ impl Dialect {
         }
     }
 
+    /// A query about the rows of chunks `k`, wherever they stand: `{rows}` in the statement joins them as `m`. What it groups
+    /// comes once for those in `messages` and once for those in packs.
+    pub(crate) fn all_rows(self, statement: &str) -> String {
+        let join = self.then_join();
+        let open = format!("{join} messages m ON m.id BETWEEN k.id * 512 AND k.id * 512 + 511");
+        let packed = format!("{join} packed_rows m ON m.chunk_id = k.id");
+        format!("{} UNION ALL {}", statement.replace("{rows}", &open), statement.replace("{rows}", &packed))
+    }
+
     /// Joins in the order in which the tables are named. SQLite would read all messages first and look at every chunk for
     /// each of them: minutes for a million rows.
     pub(crate) fn then_join(self) -> &'static str {
@@ -140,12 +152,17 @@ macro_rules! write_tx {
                 #[cfg(feature = "simulated")]
                 let mut $tx = $crate::error::During::during(turn.begin().await, $operation)?;
                 #[cfg(not(feature = "simulated"))]
-                let mut $tx = $crate::error::During::during(db.$pool.begin_with("BEGIN IMMEDIATE").await, $operation)?;
+                let mut turn = $crate::error::During::during(db.$pool.turn().await, $operation)?;
+                #[cfg(not(feature = "simulated"))]
+                let mut $tx = turn.begin();
                 let out = $body;
                 #[cfg(feature = "simulated")]
                 let changes = db.only.commits(&mut $tx, $operation).await?;
                 crash::before_commit($operation);
                 $crate::error::During::during($tx.commit().await, $operation)?;
+                // Others write while this one waits for the disk.
+                #[cfg(not(feature = "simulated"))]
+                drop(turn);
                 $crate::db::wait_for_disk!($lasts, db, $operation);
                 crash::after_commit($operation);
                 #[cfg(feature = "simulated")]
@@ -199,10 +216,11 @@ macro_rules! load_tx {
         // The writers of this process wait in line here as ever, instead of polling the file's lock. The simulation has one
         // connection for all.
         let _turn = match &$ledger.db {
-            $crate::db::Db::Sqlite(db) if cfg!(not(feature = "simulated")) => {
-                Some($crate::error::During::during(db.write.acquire().await, $operation)?)
-            }
-            $crate::db::Db::Sqlite(_) | $crate::db::Db::Postgres(_) => None,
+            #[cfg(not(feature = "simulated"))]
+            $crate::db::Db::Sqlite(db) => Some($crate::error::During::during(db.write.turn().await, $operation)?),
+            #[cfg(feature = "simulated")]
+            $crate::db::Db::Sqlite(_) => None::<()>,
+            $crate::db::Db::Postgres(_) => None,
         };
         $crate::db::write_tx!($ledger, $operation, load, quick, |$tx, $dialect| {
             if $dialect == $crate::db::Dialect::Postgres {
@@ -277,14 +295,7 @@ impl Ledger {
             // is locked, whatever its timeout says.
             let began = Instant::now();
             let write = loop {
-                let opened = SqlitePoolOptions::new()
-                    .max_connections(1)
-                    .idle_timeout(None)
-                    .max_lifetime(None)
-                    .acquire_timeout(Duration::from_secs(60))
-                    .connect_with(options.clone())
-                    .await;
-                match opened {
+                match SqliteConnection::connect_with(&options).await {
                     Err(error) if is_busy(&error) && began.elapsed() < OPEN_WITHIN => {
                         tokio::time::sleep(Duration::from_millis(20)).await;
                     }
@@ -296,17 +307,19 @@ impl Ledger {
             // Rows that come in their keys' order need few pages at a time, and so does who only reads: all four of them would
             // fill their caches with the same pages, which the machine has in memory anyway.
             let options = options.pragma("cache_size", "-2048");
-            let read = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options.clone());
-            let load = SqlitePoolOptions::new().max_connections(1).connect_lazy_with(options.clone());
+            let read = SqlitePoolOptions::new().max_connections(4).test_before_acquire(false);
+            let read = read.connect_lazy_with(options.clone());
             let sqlite = Sqlite {
-                write,
-                load,
+                #[cfg(not(feature = "simulated"))]
+                write: Writer::of(options.clone(), write),
+                #[cfg(not(feature = "simulated"))]
+                load: Writer::lazy(options.clone()),
                 read,
                 #[cfg(not(feature = "simulated"))]
                 disk: std::sync::Arc::new(crate::disk::Disk::of(&path)),
                 path,
                 #[cfg(feature = "simulated")]
-                only: crate::simulated::Only::open(&options).await.during(operation)?,
+                only: crate::simulated::Only::of(write).await.during(operation)?,
             };
             Ok(Self { db: Db::Sqlite(sqlite), clock: Clock::at(Timestamp::now()) })
         } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
@@ -346,7 +359,7 @@ impl Ledger {
                 // check and its work: one of them wins, and the others find its work done.
                 let mut tries = 0;
                 loop {
-                    let Err(error) = SQLITE.run(&db.write).await else { return Ok(()) };
+                    let Err(error) = SQLITE.run(&db.read).await else { return Ok(()) };
                     tries += 1;
                     if matches!(self.schema().await, Ok(Schema::Current)) {
                         return Ok(());

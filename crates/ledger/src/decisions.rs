@@ -209,14 +209,17 @@ impl Ledger {
     /// What became of rows that are not held: their states, and who decided about them last.
     async fn why_not_held(&self, campaign: CampaignId, rows: Vec<i64>) -> Result<HashMap<RowId, Decided>> {
         let operation = "read why rows are not held";
-        let ids = json_ids(rows);
+        let chunks: BTreeSet<i64> = rows.iter().map(|row| RowId(*row).chunk().0).collect();
+        let (ids, chunks) = (json_ids(rows), json_ids(chunks));
         let (states, decisions) = read_conn!(self, operation, |conn, dialect| {
-            let states: Vec<(i64, String)> = sqlx::query_as(sql(format!(
-                "SELECT id, state FROM messages WHERE id {} AND campaign_id = $2",
+            let states: Vec<(i64, String)> = sqlx::query_as(sql(dialect.all_rows(&format!(
+                "SELECT m.id, m.state FROM chunks k {{rows}} WHERE k.id {} AND m.id {} AND k.campaign_id = $2",
+                dialect.ids(3),
                 dialect.ids(1)
-            )))
+            ))))
             .bind(&ids)
             .bind(campaign.0)
+            .bind(&chunks)
             .fetch_all(&mut *conn)
             .await
             .during(operation)?;
@@ -250,11 +253,8 @@ impl Ledger {
     pub async fn row_numbered(&self, campaign: CampaignId, row_number: u32) -> Result<Option<FoundRow>> {
         let operation = "find a row";
         let found: Option<(i64, i64)> = read_conn!(self, operation, |conn, dialect| {
-            sqlx::query_as(sql(format!(
-                "SELECT m.id, m.row_number FROM chunks k
-                 {then_join} messages m ON m.id BETWEEN k.id * 512 AND k.id * 512 + 511
-                 WHERE k.campaign_id = $1 AND m.row_number = $2",
-                then_join = dialect.then_join()
+            sqlx::query_as(sql(dialect.all_rows(
+                "SELECT m.id, m.row_number FROM chunks k {rows} WHERE k.campaign_id = $1 AND m.row_number = $2",
             )))
             .bind(campaign.0)
             .bind(i64::from(row_number))

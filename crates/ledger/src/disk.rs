@@ -80,7 +80,34 @@ impl Disk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsFd;
+    use crate::{Ledger, db::Db};
+    use campaign::ChunkId;
+    use jiff::{SignedDuration, Timestamp};
+    use std::{os::fd::AsFd, time::Duration};
+
+    #[tokio::test]
+    async fn others_write_while_one_waits_for_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(&format!("sqlite://{}", dir.path().join("ledger.db").display())).await.unwrap();
+        ledger.migrate().await.unwrap();
+        let Db::Sqlite(db) = &ledger.db else { panic!("it is a file") };
+        let held = db.disk.state.lock().await;
+        let lasting = ledger.record_senders(&[], Timestamp::UNIX_EPOCH);
+        tokio::pin!(lasting);
+        let other = async {
+            while db.disk.asked.load(Ordering::SeqCst) == 0 {
+                tokio::task::yield_now().await;
+            }
+            ledger.feed(&[ChunkId(1)], SignedDuration::ZERO, Timestamp::UNIX_EPOCH).await.unwrap()
+        };
+        tokio::select! {
+            biased;
+            _ = &mut lasting => panic!("it waits for the disk"),
+            fed = tokio::time::timeout(Duration::from_secs(20), other) => assert!(fed.unwrap().is_empty()),
+        }
+        drop(held);
+        lasting.await.unwrap();
+    }
 
     #[tokio::test]
     async fn who_waits_at_once_waits_together_and_a_failure_stays() {

@@ -15,6 +15,7 @@ mod rows;
 
 pub use people::OptOuts;
 use rows::InsertRows;
+pub(crate) use rows::is_sendable;
 
 /// How a text is encoded on the air.
 pub use campaign::text::Encoding;
@@ -165,11 +166,24 @@ pub struct Totals {
     pub suppressed: u64,
 }
 
+/// Locks the chunks of an import that is to be removed: a listing of the gateway's that explains rows of it would bring them out of
+/// their packs meanwhile.
+macro_rules! lock_chunks {
+    ($tx:expr, $dialect:expr, $id:expr, $operation:expr) => {
+        sqlx::query(sql(format!("SELECT id FROM chunks WHERE import_id = $1 ORDER BY id{}", $dialect.for_update())))
+            .bind($id)
+            .fetch_all(&mut *$tx)
+            .await
+            .during($operation)?
+    };
+}
+
 /// Removes an import that is still loading: none of its rows was ever sent.
 macro_rules! remove_import {
     ($tx:expr, $id:expr, $operation:expr) => {
         for statement in [
             "DELETE FROM messages WHERE id BETWEEN $1 * 8589934592 AND $1 * 8589934592 + 8589934591",
+            "DELETE FROM packs WHERE chunk_id BETWEEN $1 * 16777216 AND $1 * 16777216 + 16777215",
             "DELETE FROM texts WHERE id BETWEEN $1 * 4294967296 AND $1 * 4294967296 + 4294967295",
             "DELETE FROM chunks WHERE import_id = $1",
             "DELETE FROM campaigns WHERE import_id = $1",
@@ -239,6 +253,7 @@ impl Ledger {
                             launched_by: earlier.launched_by,
                         });
                     }
+                    lock_chunks!(tx, dialect, earlier.id, operation);
                     let sent: i64 = sqlx::query_scalar(
                         "SELECT count(*) FROM (SELECT 1 FROM messages
                          WHERE id BETWEEN $1 * 8589934592 AND $1 * 8589934592 + 8589934591 AND attempt_id IS NOT NULL LIMIT 1) AS sent",
@@ -265,9 +280,10 @@ impl Ledger {
                             .await
                             .during(operation)?;
                     let unfinished: i64 = sqlx::query_scalar(
-                        "SELECT count(*) FROM (SELECT 1 FROM messages
-                         WHERE id BETWEEN $1 * 8589934592 AND $1 * 8589934592 + 8589934591
-                           AND state IN ('scheduled', 'queued', 'sending', 'unknown', 'accepted') LIMIT 1) AS open",
+                        "SELECT (SELECT count(*) FROM (SELECT 1 FROM messages
+                            WHERE id BETWEEN $1 * 8589934592 AND $1 * 8589934592 + 8589934591
+                              AND state IN ('scheduled', 'queued', 'sending', 'unknown', 'accepted') LIMIT 1) AS open)
+                          + (SELECT count(*) FROM packs WHERE chunk_id BETWEEN $1 * 16777216 AND $1 * 16777216 + 16777215)",
                     )
                     .bind(earlier.id)
                     .fetch_one(&mut *tx)
@@ -338,9 +354,16 @@ impl Ledger {
     /// Adds chunks in one transaction. A chunk that is there already is skipped whole. Chunks of one import may be added in any
     /// order, and at once.
     ///
-    /// Errors: `Broken` when the import is gone or finished: another process took it over.
+    /// Errors: `Broken` when the import is gone or finished: another process took it over; and for a row that is to be sent
+    /// without number, sender or text.
     pub async fn append_chunks(&self, import: ImportId, chunks: &[NewChunk], now: Timestamp) -> Result<()> {
         let operation = "load rows into the ledger";
+        let is_whole = |row: &NewRow| row.destination.is_some() && row.sender.is_some() && row.text.is_some();
+        if chunks.iter().flat_map(|chunk| &chunk.rows).any(|row| is_sendable(row) && !is_whole(row)) {
+            // No constraint looks into a pack.
+            let why = "a row that is to be sent has no number, sender or text".to_owned();
+            return Err(Error::new(operation, Source::Content(why)));
+        }
         load_tx!(self, operation, |tx, dialect| {
             // Whoever takes the file over waits for this transaction, or else nothing is found here.
             let still_ours: Option<i64> = sqlx::query_scalar(sql(format!(
@@ -474,6 +497,7 @@ impl Ledger {
                 .await
                 .during(operation)?;
             if let Some(id) = loading {
+                lock_chunks!(tx, dialect, id, operation);
                 remove_import!(tx, id, operation);
             }
         });

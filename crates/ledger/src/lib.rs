@@ -23,6 +23,7 @@ mod opt_outs;
 mod outcomes;
 mod overlap;
 mod owners;
+mod packs;
 mod quarantine;
 mod rates;
 mod readings;
@@ -37,6 +38,7 @@ mod steering;
 mod time;
 mod tokens;
 mod transitions;
+mod writer;
 
 pub use attempts::OpenAttempt;
 pub use campaign::token::TokenPhase;

@@ -8,6 +8,7 @@ use crate::{
     events::append_event,
     feed::{json_ids, json_pairs, ms_of},
     listing::{decided::explain_by_decided, unsent::explain_by_unsent},
+    packs::unpack,
     time::{instant, ms},
     transitions::unblock_chunks,
 };

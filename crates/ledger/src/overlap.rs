@@ -149,15 +149,14 @@ impl Ledger {
     pub async fn queued_work(&self, batch_len_max: u64, now: Timestamp) -> Result<QueuedWork> {
         let operation = "read what is queued";
         let (waiting, open) = read_conn!(self, operation, |conn, dialect| {
-            let waiting: Vec<(String, bool, i64)> = sqlx::query_as(sql(format!(
+            let waiting: Vec<(String, bool, i64)> = sqlx::query_as(sql(dialect.all_rows(&format!(
                 "SELECT m.sender, m.scheduled_for > $1 AND m.scheduled_for IS NOT NULL AS later, count(*)
                  FROM campaigns c
-                 {then_join} chunks k ON k.campaign_id = c.id
-                 {then_join} messages m ON m.id BETWEEN k.id * 512 AND k.id * 512 + 511
+                 {then_join} chunks k ON k.campaign_id = c.id {{rows}}
                  WHERE c.state = 'active' AND k.state <> 'done' AND k.blocked = 0 AND m.state IN ('queued', 'scheduled')
                  GROUP BY k.id, m.sender, m.text_id, 2",
                 then_join = dialect.then_join()
-            )))
+            ))))
             .bind(ms(now))
             .fetch_all(&mut *conn)
             .await

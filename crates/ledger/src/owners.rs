@@ -133,7 +133,7 @@ impl Ledger {
                 #[cfg(feature = "simulated")]
                 let mut conn = db.only.turn(operation).await.during(operation)?;
                 #[cfg(not(feature = "simulated"))]
-                let mut conn = db.write.acquire().await.during(operation)?;
+                let mut conn = db.write.turn().await.during(operation)?;
                 let id: i64 = sqlx::query_scalar(INSERT_OWNER)
                     .bind(kind)
                     .bind(host)

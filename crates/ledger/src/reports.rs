@@ -106,7 +106,13 @@ impl Ledger {
             .during(operation)?;
             // The reason of a final row is no matter for waiting: leaving it out keeps the groups few.
             let counts: Vec<(i64, String, String, i64)> = sqlx::query_as(sql(format!(
-                "SELECT c.id, m.state,
+                "SELECT c.id, 'queued', '', CAST(sum(p.queued) AS BIGINT)
+                 FROM campaigns c JOIN packs p ON p.campaign_id = c.id WHERE c.name = $1 OR $1 IS NULL GROUP BY 1
+                 UNION ALL
+                 SELECT c.id, 'scheduled', '', CAST(sum(p.scheduled) AS BIGINT)
+                 FROM campaigns c JOIN packs p ON p.campaign_id = c.id WHERE c.name = $1 OR $1 IS NULL GROUP BY 1
+                 UNION ALL
+                 SELECT c.id, m.state,
                         CASE WHEN m.state IN ('scheduled', 'queued', 'sending', 'unknown', 'held', 'accepted')
                              THEN coalesce(m.reason, '') ELSE '' END AS why,
                         count(*)
@@ -140,11 +146,18 @@ impl Ledger {
         for (id, state, why, rows) in counts {
             let Ok(at) = summaries.binary_search_by_key(&CampaignId(id), |summary| summary.id) else { continue };
             let (summary, state, rows) = (&mut summaries[at], row_state(&state, operation)?, rows.unsigned_abs());
+            if rows == 0 {
+                continue;
+            }
             summary.rows += rows;
             *summary.states.entry(state).or_insert(0) += rows;
             if !state.is_final() {
                 let reason = (!why.is_empty()).then_some(why);
-                summary.waiting.push(WaitingRows { state, reason, rows });
+                // Those in packs are counted apart from the others.
+                match summary.waiting.iter_mut().find(|waiting| waiting.state == state && waiting.reason == reason) {
+                    Some(waiting) => waiting.rows += rows,
+                    None => summary.waiting.push(WaitingRows { state, reason, rows }),
+                }
             }
         }
         for summary in &mut summaries {

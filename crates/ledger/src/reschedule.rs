@@ -6,6 +6,7 @@ use crate::{
     error::During,
     events::{append_event, counted},
     feed::json_ids,
+    packs::unpack,
     steering::By,
     time::ms,
 };
@@ -64,6 +65,7 @@ impl Ledger {
                 .fetch_all(&mut *tx)
                 .await
                 .during(operation)?;
+                unpack!(tx, dialect, json_ids(locked.iter().copied()), operation);
                 let mut moved = Rescheduled::default();
                 for chunk in locked {
                     let (first, last) = ChunkId(chunk).row_range();

@@ -70,7 +70,9 @@ macro_rules! old_files {
             $column,
             " IS NULL AND i.launched_at <= $1 AND NOT EXISTS (SELECT 1 FROM messages m
                 WHERE m.id BETWEEN i.id * 8589934592 AND i.id * 8589934592 + 8589934591
-                  AND (m.final_at IS NULL OR m.final_at > $1)) ORDER BY i.id"
+                  AND (m.final_at IS NULL OR m.final_at > $1))
+             AND NOT EXISTS (SELECT 1 FROM packs p WHERE p.chunk_id BETWEEN i.id * 16777216 AND i.id * 16777216 + 16777215)
+             ORDER BY i.id"
         )
     };
 }
@@ -129,7 +131,8 @@ impl Ledger {
         let open: i64 = read_conn!(self, operation, |conn, dialect| {
             sqlx::query_scalar(
                 "SELECT count(*) FROM imports i WHERE i.sha256 = $1 AND (i.state = 'loading' OR EXISTS (SELECT 1 FROM messages m
-                    WHERE m.id BETWEEN i.id * 8589934592 AND i.id * 8589934592 + 8589934591 AND m.final_at IS NULL))",
+                    WHERE m.id BETWEEN i.id * 8589934592 AND i.id * 8589934592 + 8589934591 AND m.final_at IS NULL)
+                    OR EXISTS (SELECT 1 FROM packs p WHERE p.chunk_id BETWEEN i.id * 16777216 AND i.id * 16777216 + 16777215))",
             )
             .bind(sha256)
             .fetch_one(&mut *conn)

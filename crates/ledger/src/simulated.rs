@@ -9,20 +9,13 @@ use crate::{
     clock::Clock,
     db::{Db, Sqlite},
     error::During,
+    writer::{Connection, Transaction},
 };
 use campaign::mutant::Mutant;
-use futures::{
-    TryStreamExt as _,
-    future::{BoxFuture, ready},
-    stream::{self, BoxStream, StreamExt as _},
-};
 use jiff::{SignedDuration, Timestamp};
 use sqlx::{
-    Connection as _, Describe, Either, Execute, Executor, SqlStr, SqliteConnection,
-    sqlite::{
-        SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteQueryResult, SqliteRow, SqliteStatement,
-        SqliteSynchronous, SqliteTypeInfo,
-    },
+    Connection as _, SqliteConnection,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use std::{
     cell::RefCell,
@@ -118,121 +111,6 @@ pub(crate) struct Only {
     logged: Arc<AtomicBool>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Transaction {
-    None,
-    /// It begins with the next statement.
-    Begins,
-    /// At the beginning of a turn: it was left by who failed or ended in it.
-    Open,
-}
-
-/// sqlx's own transaction crosses over to the database's thread and back twice at its beginning, twice at its end and once for what
-/// it changed: most of what a run costs are these crossings. Here the first statement goes with BEGIN before it, and COMMIT
-/// goes before the next statement, whoever makes it: nobody can look in between.
-#[derive(Debug)]
-pub(crate) struct Connection {
-    sqlite: SqliteConnection,
-    transaction: Transaction,
-    /// The one before is done, and not yet committed.
-    commits: bool,
-}
-
-impl Connection {
-    async fn take_back(&mut self) {
-        if self.transaction == Transaction::Open {
-            // Where it did not even begin there is nothing to take back.
-            let _ = sqlx::query("ROLLBACK").execute(&mut self.sqlite).await;
-        }
-        self.transaction = Transaction::None;
-    }
-
-    /// The connection itself, in the transaction that was to begin.
-    pub(crate) async fn begun(&mut self) -> sqlx::Result<&mut SqliteConnection> {
-        let (first, statements) = self.first();
-        if statements > 0 {
-            sqlx::query(first).execute(&mut self.sqlite).await?;
-        }
-        Ok(&mut self.sqlite)
-    }
-
-    /// What goes before the next statement, and how many statements that are.
-    fn first(&mut self) -> (&'static str, usize) {
-        let begins = self.transaction == Transaction::Begins;
-        if begins {
-            self.transaction = Transaction::Open;
-        }
-        match (std::mem::replace(&mut self.commits, false), begins) {
-            (false, false) => ("", 0),
-            (false, true) => ("BEGIN IMMEDIATE; ", 1),
-            (true, false) => ("COMMIT; ", 1),
-            (true, true) => ("COMMIT; BEGIN IMMEDIATE; ", 2),
-        }
-    }
-}
-
-type Steps<'e> = BoxStream<'e, sqlx::Result<Either<SqliteQueryResult, SqliteRow>>>;
-
-impl<'c> Executor<'c> for &'c mut Connection {
-    type Database = sqlx::Sqlite;
-
-    fn fetch_many<'e, 'q: 'e, E>(self, mut query: E) -> Steps<'e>
-    where
-        'c: 'e,
-        E: 'q + Execute<'q, Self::Database>,
-    {
-        let arguments = match query.take_arguments() {
-            Ok(arguments) => arguments,
-            Err(error) => return stream::once(ready(Err(sqlx::Error::Encode(error)))).boxed(),
-        };
-        let (first, mut before) = self.first();
-        if before == 0 {
-            return self.sqlite.fetch_many((query.sql(), arguments));
-        }
-        let all = crate::db::sql(format!("{first}{}", query.sql().as_str()));
-        let asked_for = move |step: &sqlx::Result<_>| {
-            let is_before = before > 0 && step.is_ok();
-            before -= usize::from(is_before);
-            ready(!is_before)
-        };
-        self.sqlite.fetch_many((all, arguments)).filter(asked_for).boxed()
-    }
-
-    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, sqlx::Result<Option<SqliteRow>>>
-    where
-        'c: 'e,
-        E: 'q + Execute<'q, Self::Database>,
-    {
-        let mut steps = self.fetch_many(query);
-        Box::pin(async move {
-            while let Some(step) = steps.try_next().await? {
-                if let Either::Right(row) = step {
-                    return Ok(Some(row));
-                }
-            }
-            Ok(None)
-        })
-    }
-
-    fn prepare_with<'e>(
-        self,
-        sql: SqlStr,
-        parameters: &'e [SqliteTypeInfo],
-    ) -> BoxFuture<'e, sqlx::Result<SqliteStatement>>
-    where
-        'c: 'e,
-    {
-        self.sqlite.prepare_with(sql, parameters)
-    }
-
-    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, sqlx::Result<Describe<Self::Database>>>
-    where
-        'c: 'e,
-    {
-        self.sqlite.describe(sql)
-    }
-}
-
 /// The right to use the database.
 pub(crate) struct Turn<'a>(MutexGuard<'a, Connection>);
 
@@ -316,8 +194,7 @@ fn failed(fate: Fate, why: &str) -> io::Result<()> {
 }
 
 impl Only {
-    pub(crate) async fn open(options: &SqliteConnectOptions) -> sqlx::Result<Self> {
-        let mut connection = SqliteConnection::connect_with(options).await?;
+    pub(crate) async fn of(mut connection: SqliteConnection) -> sqlx::Result<Self> {
         let logged = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&logged);
         connection.lock_handle().await?.set_update_hook(move |change| {
@@ -325,7 +202,7 @@ impl Only {
                 seen.store(true, Ordering::Release);
             }
         });
-        let connection = Connection { sqlite: connection, transaction: Transaction::None, commits: false };
+        let connection = Connection::of(connection);
         Ok(Self { connection: Arc::new(Mutex::new(connection)), logged })
     }
 
@@ -433,10 +310,12 @@ impl Ledger {
             // All of an answer, so that the database need not wait for its reader.
             .row_buffer_size(10_000)
             .pragma("temp_store", "memory");
-        let only = Only::open(&options).await.during("open the simulated ledger")?;
+        let operation = "open the simulated ledger";
+        let connection = SqliteConnection::connect_with(&options).await.during(operation)?;
+        let only = Only::of(connection).await.during(operation)?;
         // Nobody asks the pool of the simulation: what it opened would be another ledger.
         let pool = SqlitePoolOptions::new().max_connections(1).connect_lazy_with(options);
-        let sqlite = Sqlite { write: pool.clone(), load: pool.clone(), read: pool, path: path.to_owned(), only };
+        let sqlite = Sqlite { read: pool, path: path.to_owned(), only };
         Ok(Self { db: Db::Sqlite(sqlite), clock: Clock::at(now) })
     }
 

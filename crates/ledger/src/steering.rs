@@ -8,6 +8,8 @@ use crate::{
     db::{read_conn, sql, write_tx},
     error::During,
     events::append_event,
+    feed::json_ids,
+    packs::unpack,
     time::ms,
 };
 use campaign::{CampaignId, ChunkId};
@@ -199,6 +201,7 @@ impl Ledger {
                 .fetch_all(&mut *tx)
                 .await
                 .during(operation)?;
+            unpack!(tx, dialect, json_ids(chunks.iter().copied()), operation);
             let mut rows = 0;
             for chunk in &chunks {
                 let (first, last) = ChunkId(*chunk).row_range();
@@ -247,6 +250,7 @@ impl Ledger {
                 .fetch_all(&mut *tx)
                 .await
                 .during(operation)?;
+            unpack!(tx, dialect, json_ids(chunks.iter().copied()), operation);
             let mut rows = 0;
             for chunk in &chunks {
                 let (first, last) = ChunkId(*chunk).row_range();

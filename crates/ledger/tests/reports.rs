@@ -207,6 +207,12 @@ async fn verify_finds_a_row_that_is_gone(url: &str) {
     assert_eq!(loaded.failing_checks().await, ["customers.csv: the rows balance"]);
 }
 
+async fn verify_finds_a_pack_that_holds_other_rows_than_it_says(url: &str) {
+    let loaded = loaded(url).await;
+    tamper(url, "UPDATE packs SET queued = queued + 1").await;
+    assert_eq!(loaded.failing_checks().await, ["every pack holds as many rows as it says"]);
+}
+
 async fn verify_finds_a_sending_row_without_an_open_attempt(url: &str) {
     let loaded = loaded(url).await;
     loaded.sent(0, Outcome::Ambiguous { why: Ambiguous::TimedOut }).await;
@@ -273,6 +279,7 @@ on_both! {
     a_held_row_is_listed_with_what_is_known_about_it
     verify_finds_a_balanced_ledger_balanced_at_every_step
     verify_finds_a_row_that_is_gone
+    verify_finds_a_pack_that_holds_other_rows_than_it_says
     verify_finds_a_sending_row_without_an_open_attempt
     verify_finds_a_row_that_two_calls_may_have_sent
     verify_finds_a_row_that_waits_in_a_chunk_that_is_done

@@ -29,7 +29,33 @@ use tokio::sync::Notify;
 const LOG: &str = "
 CREATE TABLE sim_log (seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, id INTEGER NOT NULL, was TEXT, \"is\" TEXT, a INTEGER,
     b INTEGER, text TEXT);
-CREATE TRIGGER sim_new AFTER INSERT ON messages BEGIN
+CREATE TRIGGER sim_packed AFTER INSERT ON packs BEGIN
+    INSERT INTO sim_log (kind, id, was, \"is\", a, b, text)
+        SELECT 'new', m.id, m.sender, m.state, m.destination, m.campaign_id, (SELECT body FROM texts WHERE id = m.text_id)
+        FROM packed_rows m WHERE m.chunk_id = new.chunk_id;
+END;
+CREATE TRIGGER sim_opened AFTER INSERT ON messages
+    WHEN new.state <> (SELECT state FROM packed_rows WHERE chunk_id = new.id / 512 AND id = new.id) BEGIN
+    INSERT INTO sim_log (kind, id, was, \"is\", a, b, text)
+        SELECT 'row', new.id, state, new.state, new.attempt_id, new.sms_id, new.reason
+        FROM packed_rows WHERE chunk_id = new.id / 512 AND id = new.id;
+END;
+CREATE TRIGGER sim_changed AFTER INSERT ON messages
+    WHEN EXISTS (SELECT 1 FROM packed_rows p WHERE p.chunk_id = new.id / 512 AND p.id = new.id AND (p.destination <> new.destination
+        OR p.sender <> new.sender OR p.text_id <> new.text_id OR p.campaign_id <> new.campaign_id OR p.row_number <> new.row_number)) BEGIN
+    SELECT raise(ABORT, 'a row came out of its pack as another one');
+END;
+CREATE TRIGGER sim_lost AFTER DELETE ON packs
+    WHEN (SELECT state FROM chunks WHERE id = old.chunk_id) = 'working' AND EXISTS (SELECT 1 FROM json_each(old.rows)
+        WHERE NOT EXISTS (SELECT 1 FROM messages WHERE id = old.chunk_id * 512 + (value->>0))) BEGIN
+    SELECT raise(ABORT, 'a row was lost with its pack');
+END;
+CREATE TRIGGER sim_unpacked AFTER DELETE ON packs BEGIN
+    INSERT INTO sim_log (kind, id) SELECT 'gone', old.chunk_id * 512 + (value->>0) FROM json_each(old.rows)
+        WHERE NOT EXISTS (SELECT 1 FROM messages WHERE id = old.chunk_id * 512 + (value->>0));
+END;
+CREATE TRIGGER sim_new AFTER INSERT ON messages
+    WHEN NOT EXISTS (SELECT 1 FROM packed_rows WHERE chunk_id = new.id / 512 AND id = new.id) BEGIN
     INSERT INTO sim_log (kind, id, was, \"is\", a, b, text) VALUES ('new', new.id, new.sender, new.state, new.destination, new.campaign_id,
         (SELECT body FROM texts WHERE id = new.text_id));
 END;

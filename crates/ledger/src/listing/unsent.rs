@@ -24,6 +24,27 @@ macro_rules! explain_by_unsent {
         let left: Vec<&ListedText> = $listed.iter().filter(|text| left.contains(&text.text.sms_id)).collect();
         let numbers: BTreeSet<i64> =
             left.iter().filter_map(|text| Some(text.text.destination?.as_u64().cast_signed())).collect();
+        let packed: Vec<i64> = match numbers.is_empty() {
+            true => Vec::new(),
+            false => sqlx::query_scalar(sql(format!(
+                "SELECT DISTINCT p.chunk_id FROM packs p {} packed_rows m ON m.chunk_id = p.chunk_id
+                 WHERE (p.sender = $2 OR p.sender IS NULL) AND m.sender = $2 AND m.destination {}",
+                $dialect.then_join(),
+                $dialect.ids(1)
+            )))
+            .bind(json_ids(numbers.iter().copied()))
+            .bind($sender.as_str())
+            .fetch_all(&mut *$tx)
+            .await
+            .during($operation)?,
+        };
+        if !packed.is_empty() {
+            let packed = json_ids(packed);
+            // Locked as whoever else opens a pack locks its chunk.
+            let lock = format!("SELECT id FROM chunks WHERE id {} ORDER BY id{}", $dialect.ids(1), $dialect.for_update());
+            sqlx::query(sql(lock)).bind(&packed).fetch_all(&mut *$tx).await.during($operation)?;
+            unpack!($tx, $dialect, packed, $operation);
+        }
         let unsent: Vec<(i64, i64, String, i64, i64, i64)> =
             sqlx::query_as(sql(format!("{}{}", $crate::listing::unsent::UNSENT, $dialect.ids(1))))
                 .bind(json_ids(numbers))

@@ -168,7 +168,10 @@ impl Ledger {
             sqlx::query_as(crate::db::sql(format!(
                 "SELECT m.state, count(*), max(coalesce(m.final_at, m.updated_at)) FROM chunks k
                  {then_join} messages m ON m.id BETWEEN k.id * 512 AND k.id * 512 + 511
-                 WHERE k.campaign_id = $1 GROUP BY m.state",
+                 WHERE k.campaign_id = $1 GROUP BY m.state
+                 UNION ALL
+                 SELECT 'queued', CAST(sum(queued + scheduled) AS BIGINT), max(packed_at) FROM packs
+                 WHERE campaign_id = $1 GROUP BY campaign_id",
                 then_join = dialect.then_join()
             )))
             .bind(campaign.0)

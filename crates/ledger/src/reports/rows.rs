@@ -134,10 +134,10 @@ impl Results {
             String::new()
         } else {
             let names: Vec<_> = self.states.iter().map(|state| format!("'{state}'")).collect();
-            format!("WHERE m.state IN ({})", names.join(", "))
+            format!("AND m.state IN ({})", names.join(", "))
         };
         let mut rows = read_conn!(self.ledger, operation, |conn, dialect| {
-            let statement = format!(
+            let statement = dialect.all_rows(&format!(
                 "SELECT m.row_number, m.reference, m.destination_raw, 
                     CASE WHEN m.destination_hash IS NULL THEN CAST(m.destination AS TEXT) ELSE m.destination_raw END
                         AS destination, m.sender,
@@ -145,12 +145,9 @@ impl Results {
                     m.gateway_status, m.id_source, m.scheduled_for, m.valid_until, m.queued_at, m.attempted_at,
                     m.accepted_at, m.checked_at, m.final_at, m.updated_at
              FROM chunks k
-             {then_join} messages m ON k.campaign_id = $1 AND k.id BETWEEN $2 AND $3
-                             AND m.id BETWEEN k.id * 512 AND k.id * 512 + 511
-             LEFT JOIN texts t ON t.id = m.text_id
-             {wanted} ORDER BY m.id",
-                then_join = dialect.then_join()
-            );
+             {{rows}} LEFT JOIN texts t ON t.id = m.text_id
+             WHERE k.campaign_id = $1 AND k.id BETWEEN $2 AND $3 {wanted}"
+            ));
             let chunks: Vec<i64> =
                 sqlx::query_scalar("SELECT id FROM chunks WHERE campaign_id = $1 AND id > $2 ORDER BY id LIMIT $3")
                     .bind(self.campaign.0)

@@ -96,7 +96,7 @@ impl Ledger {
         let (file_name, launched_by, launched_at, found_at): Found = read_conn!(self, operation, |conn, dialect| {
             sqlx::query_as(
                 "SELECT i.file_name, i.launched_by, i.launched_at, m.found_at
-                 FROM imports i JOIN campaigns c ON c.import_id = i.id JOIN messages m ON m.id = $2 WHERE c.id = $1",
+                 FROM imports i JOIN campaigns c ON c.import_id = i.id LEFT JOIN messages m ON m.id = $2 WHERE c.id = $1",
             )
             .bind(campaign.0)
             .bind(id.0)
@@ -123,13 +123,12 @@ impl Ledger {
     pub async fn find_row(&self, campaign: &str, row_number: u32) -> Result<Option<(CampaignId, RowId)>> {
         let operation = "find a row";
         let found: Option<(i64, i64)> = read_conn!(self, operation, |conn, dialect| {
-            sqlx::query_as(sql(format!(
+            sqlx::query_as(sql(dialect.all_rows(&format!(
                 "SELECT c.id, m.id FROM campaigns c
-                 {then_join} chunks k ON k.campaign_id = c.id
-                 {then_join} messages m ON m.id BETWEEN k.id * 512 AND k.id * 512 + 511
+                 {then_join} chunks k ON k.campaign_id = c.id {{rows}}
                  WHERE c.name = $1 AND m.row_number = $2",
                 then_join = dialect.then_join()
-            )))
+            ))))
             .bind(campaign)
             .bind(i64::from(row_number))
             .fetch_optional(&mut *conn)

@@ -23,16 +23,16 @@ pub struct Check {
 }
 
 /// Counts of exceptions to what must hold at every commit, with the statement that counts them. `{row_ids}` stands for
-/// the row ids of the attempt `a` as a subquery of one column, `id`; `{live}` for what makes the row `o` a live one.
-const EXCEPTIONS: [(&str, &str); 8] = [
+/// the row ids of the attempt `a` as a subquery of one column, `id`; `{live}` for what makes the row `o` a live one; `{then_join}` for [`Dialect::then_join`].
+const EXCEPTIONS: [(&str, &str); 9] = [
     (
         "every row belongs to a chunk of its campaign",
-        "SELECT count(*) FROM messages m LEFT JOIN chunks k ON k.id = m.id / 512
+        "SELECT count(*) FROM all_rows m LEFT JOIN chunks k ON k.id = m.id / 512
          WHERE k.id IS NULL OR k.campaign_id <> m.campaign_id",
     ),
     (
         "no line of a file stands in the ledger twice",
-        "SELECT count(*) FROM (SELECT 1 FROM messages m JOIN chunks k ON k.id = m.id / 512
+        "SELECT count(*) FROM (SELECT 1 FROM all_rows m {then_join} chunks k ON k.id = m.id / 512
          GROUP BY k.import_id, m.row_number HAVING count(*) > 1) AS twice",
     ),
     (
@@ -62,8 +62,14 @@ const EXCEPTIONS: [(&str, &str); 8] = [
          JOIN messages m ON m.id = twice.id WHERE m.resends = 0",
     ),
     (
+        "every pack holds as many rows as it says",
+        "SELECT count(*) FROM packs p
+         WHERE p.queued <> (SELECT count(*) FROM packed_rows m WHERE m.chunk_id = p.chunk_id AND m.state = 'queued')
+            OR p.scheduled <> (SELECT count(*) FROM packed_rows m WHERE m.chunk_id = p.chunk_id AND m.state = 'scheduled')",
+    ),
+    (
         "no row waits in a chunk that is done",
-        "SELECT count(*) FROM messages m JOIN chunks k ON k.id = m.id / 512
+        "SELECT count(*) FROM all_rows m {then_join} chunks k ON k.id = m.id / 512
          WHERE k.state = 'done' AND m.state IN ('scheduled', 'queued')",
     ),
 ];
@@ -91,6 +97,7 @@ impl Ledger {
                 };
                 sqlx::query_scalar(sql(joined
                     .replace("{row_ids}", ids)
+                    .replace("{then_join}", dialect.then_join())
                     .replace("{rows_of_a}", rows)
                     .replace("{live}", LIVE)))
                 .fetch_one(&mut *conn)
@@ -113,7 +120,7 @@ impl Ledger {
                     .await
                     .during(operation)?;
             let counts: Vec<(i64, String, i64)> =
-                sqlx::query_as("SELECT id / 8589934592, state, count(*) FROM messages GROUP BY 1, 2")
+                sqlx::query_as("SELECT id / 8589934592, state, count(*) FROM all_rows GROUP BY 1, 2")
                     .fetch_all(&mut *conn)
                     .await
                     .during(operation)?;

@@ -356,12 +356,12 @@ impl Bench {
 
     /// The states of the rows of a campaign, in file order, e.g. `queued queued sent`.
     pub(crate) async fn states(&self, of: &Launched) -> String {
-        let query = format!("SELECT state FROM messages WHERE campaign_id = {} ORDER BY id", of.id);
+        let query = format!("SELECT state FROM all_rows WHERE campaign_id = {} ORDER BY id", of.id);
         self.raw.strings(&query).await.join(" ")
     }
 
     pub(crate) async fn reason(&self, of: &Launched, n: u16) -> String {
-        let query = format!("SELECT coalesce(reason, '') FROM messages WHERE id = {}", of.row(n));
+        let query = format!("SELECT coalesce(reason, '') FROM all_rows WHERE id = {}", of.row(n));
         self.raw.strings(&query).await.remove(0)
     }
 

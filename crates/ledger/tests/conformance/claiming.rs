@@ -7,13 +7,14 @@ use crate::{
 };
 use campaign::{Outcome, SmsId, outcome::NotSent};
 use jiff::SignedDuration;
-use ledger::{Claim, Start, Verdict};
+use ledger::{Claim, NewRow, Start, Verdict};
 
 on_both! {
     a_redelivered_job_claims_nothing
     a_paused_campaign_claims_nothing_and_its_chunk_waits
     what_expired_or_opted_out_is_settled_inside_the_claim
     a_batch_names_its_rows_in_order_and_no_more_than_the_limit
+    rows_come_out_of_their_pack_as_they_went_in
     a_text_behind_another_open_one_waits_and_says_so
     a_text_behind_a_held_one_says_so
     two_rows_to_one_number_in_one_chunk_go_one_after_the_other
@@ -53,6 +54,55 @@ async fn what_expired_or_opted_out_is_settled_inside_the_claim(bench: &Bench) {
     let batches = bench.batches(one.chunk(), 10).await;
     assert_eq!(batches[0].destinations, [msisdn(1)]);
     assert_eq!(bench.states(&one).await, "sending expired suppressed");
+}
+
+async fn rows_come_out_of_their_pack_as_they_went_in(bench: &Bench) {
+    let spelled = |row: &mut NewRow| {
+        row.destination_raw = match (row.row_number % 3, row.destination) {
+            (0, Some(number)) => format!("+{number}"),
+            (1, Some(number)) => number.to_string(),
+            _ => "07700 \"900\"\t\\".to_owned(),
+        };
+        row.reference = row.row_number.is_multiple_of(2).then(|| format!("é {}", row.row_number));
+    };
+    let columns = [
+        "id",
+        "row_number",
+        "destination_raw",
+        "destination",
+        "sender",
+        "text_id",
+        "reference",
+        "valid_until",
+        "queued_at",
+    ];
+    let columns = columns.map(|column| format!("coalesce(CAST({column} AS TEXT), '-')")).join(" || ' ' || ");
+    let numbers: Vec<u64> = (0..402).collect();
+    let alike = bench.campaign_with("alike", "hello", &numbers[..201], spelled).await;
+    let mixed = bench.campaign_with("mixed", "hello", &numbers[201..], |row| {
+        spelled(row);
+        row.valid_until = (row.row_number == 5).then_some(at(900));
+    });
+    for of in [alike, mixed.await] {
+        let all = format!("SELECT {columns} FROM all_rows WHERE campaign_id = {} ORDER BY id", of.id);
+        let open = format!("SELECT count(*) FROM messages WHERE campaign_id = {}", of.id);
+        let packed = bench.raw.strings(&all).await;
+        assert_eq!((packed.len(), bench.raw.int(&open).await), (201, 0));
+        let batches = bench.batches(of.chunk(), 1).await;
+        assert_eq!(batches.iter().map(|batch| batch.destinations.len()).collect::<Vec<_>>(), [100, 100, 1]);
+        assert_eq!(bench.raw.strings(&all).await, packed);
+        let sending = format!(
+            "{open} AND state = 'sending' AND live = 1 AND attempts = 1 AND attempted_at = {}",
+            at(1).as_millisecond()
+        );
+        assert_eq!(bench.raw.int(&sending).await, 201);
+        let by = format!(
+            "SELECT sent_via || ' ' || count(*) FROM messages WHERE campaign_id = {} GROUP BY attempt_id, sent_via ORDER BY min(id)",
+            of.id
+        );
+        assert_eq!(bench.raw.strings(&by).await, ["bulk 100", "bulk 100", "send 1"]);
+    }
+    assert_eq!(bench.raw.int("SELECT count(*) FROM packs").await, 0);
 }
 
 async fn a_batch_names_its_rows_in_order_and_no_more_than_the_limit(bench: &Bench) {
@@ -111,7 +161,7 @@ async fn a_batch_that_was_taken_back_does_not_start(bench: &Bench) {
     assert_eq!(bench.states(&one).await, "queued queued");
     assert!(matches!(bench.start(batch, 3).await, Start::TakenBack));
     bench.finish(one.chunk(), 3).await;
-    assert_eq!(bench.raw.int("SELECT max(attempts) FROM messages").await, 0, "it was not an attempt");
+    assert_eq!(bench.raw.int("SELECT max(attempts) FROM all_rows").await, 0, "it was not an attempt");
     assert_eq!(bench.batches(one.chunk(), 4).await.len(), 1);
 }
 

@@ -7,7 +7,7 @@ use crate::{
 };
 use campaign::{Outcome, RowId, outcome::NotSent, sweep::Window};
 use jiff::SignedDuration;
-use ledger::{By, Decided, Delivery, LogEntry, NotedReading, Verdict};
+use ledger::{By, Decided, Delivery, LogEntry, NewTimes, NotedReading, Verdict};
 
 on_both! {
     many_rows_are_decided_in_one_commit_with_an_event_each
@@ -100,7 +100,7 @@ async fn a_text_that_is_listed_after_its_row_was_taken_for_sent_is_its_own(bench
     let applied = bench.apply(&list, 20).await;
     assert_eq!((applied.found, applied.unexplained), (0, 1), "the third is nobody's");
     assert_eq!(bench.states(&one).await, "sent cancelled", "final states are never left");
-    let ids = "SELECT CAST(sms_id AS TEXT) || ' ' || coalesce(gateway_status, '') FROM messages ORDER BY id";
+    let ids = "SELECT CAST(sms_id AS TEXT) || ' ' || coalesce(gateway_status, '') FROM all_rows ORDER BY id";
     assert_eq!(bench.raw.strings(ids).await, ["1 sent", "2 "]);
     assert_eq!(bench.raw.int("SELECT count(*) FROM events WHERE kind = 'found'").await, 2);
     assert_eq!(bench.apply(&list, 21).await, ledger::Applied::default(), "ids are claimed once");
@@ -215,6 +215,8 @@ async fn five_thousand_rows_are_decided_quickly(bench: &Bench) {
     let mut rows = Vec::new();
     let numbers: Vec<u64> = (0..5_000).collect();
     let launched = bench.campaign_in_chunks("big", &numbers).await;
+    // Opens their packs.
+    bench.ledger.reschedule(launched.id, NewTimes::default(), ANN, at(1)).await.unwrap();
     bench.raw.execute("UPDATE messages SET state = 'held', live = 1, attempt_id = NULL").await.unwrap();
     for chunk in &launched.chunks {
         rows.extend((0..500).map(|n| chunk.row(n)));

@@ -65,7 +65,7 @@ async fn what_a_dead_loader_left_is_removed_and_loaded_anew(bench: &Bench) {
     new.owner = bench.owner.id();
     let (import, _) = bench.begin(&new, 3).await;
     assert_ne!(import, old);
-    assert_eq!(bench.raw.int("SELECT count(*) FROM messages").await, 0);
+    assert_eq!(bench.raw.int("SELECT count(*) FROM all_rows").await, 0);
     assert_eq!(bench.raw.int("SELECT count(*) FROM texts").await, 0);
     assert_eq!(bench.raw.int("SELECT launch FROM imports").await, 1);
     let late = bench.ledger.append_chunks(old, &[chunk(old, campaign, 1, &[3])], at(4)).await;
@@ -217,7 +217,7 @@ async fn each_row_comes_as_it_is_written(bench: &Bench) {
         "final_at",
     ];
     let columns = columns.map(|column| format!("coalesce(CAST({column} AS TEXT), '-')")).join(" || ' ' || ");
-    let stored = bench.raw.strings(&format!("SELECT {columns} FROM messages ORDER BY id")).await;
+    let stored = bench.raw.strings(&format!("SELECT {columns} FROM all_rows ORDER BY id")).await;
     let now = at(1).as_millisecond();
     let written: Vec<String> = chunks
         .iter()
@@ -227,7 +227,7 @@ async fn each_row_comes_as_it_is_written(bench: &Bench) {
     for (stored, written) in stored.iter().zip(&written) {
         assert_eq!(stored, written);
     }
-    assert_eq!(bench.raw.int("SELECT count(*) FROM messages WHERE updated_at <> queued_at").await, 0);
+    assert_eq!(bench.raw.int("SELECT count(*) FROM all_rows WHERE updated_at <> queued_at").await, 0);
     assert_eq!(stored[0].split(' ').nth(6), Some(&*msisdn(0).to_string()));
     bench.ledger.finish_import(import, at(2)).await.unwrap();
     bench.stepped(2).await;
@@ -246,6 +246,6 @@ async fn blocks_of_a_file_may_be_added_at_once(bench: &Bench) {
     let (earlier, later) = chunks.split_at(6);
     tokio::join!(add(earlier), add(later));
     assert_eq!(bench.ledger.finish_import(import, at(2)).await.unwrap().sendable, 6_000);
-    assert_eq!(bench.raw.int("SELECT count(DISTINCT id) FROM messages WHERE state = 'queued'").await, 6_000);
+    assert_eq!(bench.raw.int("SELECT count(DISTINCT id) FROM all_rows WHERE state = 'queued'").await, 6_000);
     bench.stepped(2).await;
 }

@@ -117,7 +117,7 @@ async fn one_person_has_one_hash_in_all_files(bench: &Bench) {
     bench.sent("two", &[1], 20).await;
     bench.purge(until(900, 15)).await;
     bench.purge(until(900, 900)).await;
-    let hashes = bench.raw.strings("SELECT destination_hash FROM messages ORDER BY id").await;
+    let hashes = bench.raw.strings("SELECT destination_hash FROM all_rows ORDER BY id").await;
     assert_eq!((hashes.len(), hashes[0].len()), (3, 32));
     assert!(hashes[0] == hashes[2] && hashes[0] != hashes[1], "{hashes:?}");
 }
@@ -180,10 +180,10 @@ async fn many_rows_are_purged_in_portions(bench: &Bench) {
     let half =
         "UPDATE messages SET destination_hash = 'x', destination_raw = 'y', destination = NULL WHERE row_number < 200";
     bench.raw.execute(half).await.unwrap();
-    let before = bench.raw.int("SELECT count(*) FROM messages WHERE destination IS NOT NULL").await.cast_unsigned();
+    let before = bench.raw.int("SELECT count(*) FROM all_rows WHERE destination IS NOT NULL").await.cast_unsigned();
     assert_eq!(bench.purge(until(0, 900)).await.numbers, before);
-    assert_eq!(bench.raw.int("SELECT count(*) FROM messages WHERE destination IS NOT NULL").await, 0);
-    assert_eq!(bench.raw.int("SELECT count(*) FROM messages WHERE destination_hash = 'x'").await, 198);
+    assert_eq!(bench.raw.int("SELECT count(*) FROM all_rows WHERE destination IS NOT NULL").await, 0);
+    assert_eq!(bench.raw.int("SELECT count(*) FROM all_rows WHERE destination_hash = 'x'").await, 198);
 }
 
 async fn what_would_be_purged_is_counted_before(bench: &Bench) {

@@ -191,7 +191,7 @@ async fn a_half_loaded_file_that_was_sent_since_the_backup_is_not_loaded_anew(be
     new.owner = bench.owner.id();
     let start = bench.ledger.begin_import(&new, at(700)).await.unwrap();
     assert!(matches!(start, ImportStart::SentSince { .. }), "its other rows were sent, too: {start:?}");
-    assert_eq!(bench.raw.int("SELECT count(*) FROM messages WHERE state = 'sent'").await, 1, "what is known stays");
+    assert_eq!(bench.raw.int("SELECT count(*) FROM all_rows WHERE state = 'sent'").await, 1, "what is known stays");
 }
 
 async fn a_file_that_was_sent_since_the_backup_and_is_launched_anew_is_held(bench: &Bench) {

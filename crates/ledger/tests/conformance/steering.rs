@@ -159,7 +159,7 @@ async fn exactly_the_failed_rows_are_retried_once(bench: &Bench) {
     bench.stepped(4).await;
     assert_eq!((retry.name.as_str(), retry.rows), ("one-retry", found));
     let columns = "row_number || ' ' || state || ' ' || sender || ' ' || destination_raw";
-    let rows = format!("SELECT {columns} FROM messages WHERE campaign_id = {} ORDER BY id", retry.id);
+    let rows = format!("SELECT {columns} FROM all_rows WHERE campaign_id = {} ORDER BY id", retry.id);
     let rows = bench.raw.strings(&rows).await;
     assert_eq!(
         rows.iter().map(|row| &row[..row.len().min(17)]).collect::<Vec<_>>(),
@@ -183,7 +183,7 @@ async fn exactly_the_failed_rows_are_retried_once(bench: &Bench) {
     let again = bench.ledger.retry_failed(retry.id, None, ANN, at(9)).await.unwrap().unwrap();
     bench.stepped(9).await;
     assert_eq!((again.name.as_str(), again.rows.failed), ("one-retry-2", 1));
-    assert_eq!(bench.raw.int("SELECT sms_id FROM messages WHERE state = 'sent'").await, 12);
+    assert_eq!(bench.raw.int("SELECT sms_id FROM all_rows WHERE state = 'sent'").await, 12);
 }
 
 async fn two_retries_at_one_moment_text_nobody_twice(bench: &Bench) {
@@ -193,5 +193,5 @@ async fn two_retries_at_one_moment_text_nobody_twice(bench: &Bench) {
     bench.stepped(5).await;
     let made: Vec<_> = [a.unwrap(), b.unwrap()].into_iter().flatten().collect();
     assert_eq!(made.len(), 1, "{made:?}");
-    assert_eq!(bench.raw.int("SELECT count(*) FROM messages").await, 4 + 3);
+    assert_eq!(bench.raw.int("SELECT count(*) FROM all_rows").await, 4 + 3);
 }

@@ -228,7 +228,7 @@ impl World {
             }
             Call::Decide(n, verdict) => {
                 // Most often about one that waits for somebody or something: what else could be decided?
-                let waits = "SELECT CAST(id AS TEXT) || ' ' || CAST(campaign_id AS TEXT) FROM messages
+                let waits = "SELECT CAST(id AS TEXT) || ' ' || CAST(campaign_id AS TEXT) FROM all_rows
                     WHERE state IN ('held', 'unknown') ORDER BY state, id";
                 let (row, of) = match of(&self.bench.raw.strings(waits).await, n / 2) {
                     Some(found) if n % 4 > 0 => {
@@ -298,8 +298,8 @@ impl World {
             }
             Call::WaitForDue(n) => {
                 let due = format!(
-                    "SELECT CAST(at AS TEXT) FROM (SELECT valid_until AS at FROM messages WHERE state IN ('queued', 'scheduled')
-                        UNION SELECT not_before FROM messages UNION SELECT check_at FROM messages UNION SELECT look_at FROM attempts
+                    "SELECT CAST(at AS TEXT) FROM (SELECT valid_until AS at FROM all_rows WHERE state IN ('queued', 'scheduled')
+                        UNION SELECT not_before FROM all_rows UNION SELECT check_at FROM all_rows UNION SELECT look_at FROM attempts
                         UNION SELECT due_at FROM chunks UNION SELECT look_at FROM windows UNION SELECT fed_at + {} FROM chunks
                         UNION SELECT fed_at + {} FROM chunks) AS dues WHERE at > {} ORDER BY at",
                     REPLAY_AFTER.as_millis() + 1,
@@ -324,7 +324,7 @@ impl World {
 
     /// Texts as the gateway lists them: of the rows that had an attempt, or any that it might list.
     async fn texts(&self, texts: &[(usize, usize)]) -> Vec<ledger::ListedText> {
-        let sent = "SELECT CAST(m.destination % 1000 AS TEXT) || ' ' || t.body FROM messages m JOIN texts t ON t.id = m.text_id
+        let sent = "SELECT CAST(m.destination % 1000 AS TEXT) || ' ' || t.body FROM all_rows m JOIN texts t ON t.id = m.text_id
             WHERE m.attempted_at IS NOT NULL AND m.destination IS NOT NULL AND t.body IS NOT NULL ORDER BY m.id";
         let sent = self.bench.raw.strings(sent).await;
         let mut listed: Vec<_> = texts
@@ -376,7 +376,7 @@ impl World {
     /// campaign takes part from then on.
     async fn retry(&mut self, ledger: &Ledger, n: usize) -> String {
         let most = format!(
-            "SELECT CAST(campaign_id AS TEXT) FROM messages WHERE state = 'failed' AND campaign_id <= {}
+            "SELECT CAST(campaign_id AS TEXT) FROM all_rows WHERE state = 'failed' AND campaign_id <= {}
              GROUP BY campaign_id ORDER BY count(*) DESC, campaign_id LIMIT 1",
             self.campaigns[2].id
         );
@@ -427,7 +427,7 @@ impl Bench {
         if let crate::bench::Raw::Postgres(_) = &self.raw {
             self.raw
                 .execute(
-                    "TRUNCATE imports, campaigns, texts, chunks, messages, attempts, windows, cursors, unexplained, learned,
+                    "TRUNCATE imports, campaigns, texts, chunks, packs, messages, attempts, windows, cursors, unexplained, learned,
                      suppressions, inbound, sender_rates, readings, events RESTART IDENTITY CASCADE",
                 )
                 .await
