@@ -55,7 +55,7 @@ impl Ledger {
                 #[cfg(feature = "simulated")]
                 if campaign::mutant::Mutant::LeaseExpiryResends.is_on() {
                     release_attempt!(tx, attempt, chunk, "'sending', 'unknown'", "resent", None::<i64>, now, operation);
-                    rest_chunk!(tx, chunk, owner, now, operation);
+                    rest_chunk!(tx, dialect, chunk, owner, now, operation);
                 }
                 if state == "formed" {
                     release_attempt!(
@@ -68,7 +68,7 @@ impl Ledger {
                         now,
                         operation
                     );
-                    rest_chunk!(tx, chunk, owner, now, operation);
+                    rest_chunk!(tx, dialect, chunk, owner, now, operation);
                     continue;
                 }
                 let done = owner_ended_at.map(|ended| ended.max(sending_at.unwrap_or(ended) + ms_of(send_limit)));
@@ -125,7 +125,7 @@ impl Ledger {
             .await
             .during(operation)?;
             for (chunk, owner) in orphans {
-                rest_chunk!(tx, ChunkId(chunk), owner, now, operation);
+                rest_chunk!(tx, dialect, ChunkId(chunk), owner, now, operation);
             }
             unknown
         });

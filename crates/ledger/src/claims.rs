@@ -334,7 +334,7 @@ impl Ledger {
             let found: Option<Found> = sqlx::query_as(sql(format!(
                 "SELECT k.campaign_id AS campaign, k.state AS chunk_state, c.state AS campaign_state, k.batch_len_max,
                         c.quiet, c.weekdays, c.zone, c.rate_us, (SELECT count(*) FROM quarantine WHERE since IS NOT NULL) AS quarantined,
-                        (SELECT opt_outs FROM quarantine) AS opt_outs
+                        (SELECT opt_outs FROM quarantine) AS opt_outs, (SELECT count(*) FROM sender_rates) AS any_rate
                  FROM chunks k
                  JOIN campaigns c ON c.id = k.campaign_id WHERE k.id = $1{}",
                 if dialect.for_update().is_empty() { "" } else { " FOR UPDATE OF k" }
@@ -385,7 +385,10 @@ impl Ledger {
                     }
                     first
                 });
-                let senders: BTreeSet<String> = candidates.iter().map(|row| row.sender.clone()).collect();
+                let senders: BTreeSet<String> = match found.any_rate {
+                    0 => BTreeSet::new(),
+                    _ => candidates.iter().map(|row| row.sender.clone()).collect(),
+                };
                 let rates = lock_sender_rates!(tx, dialect, senders, operation);
                 for (rate, spread_to, rows) in without_room(&mut candidates, &rates, now) {
                     let mut rows = rows.into_iter();
@@ -547,7 +550,7 @@ impl Ledger {
     pub async fn finish_chunk(&self, chunk: ChunkId, owner: &OwnerGuard, now: Timestamp) -> Result<()> {
         let operation = "finish a chunk";
         quick_tx!(self, operation, |tx, dialect| {
-            rest_chunk!(tx, chunk, owner.id().0, now, operation);
+            rest_chunk!(tx, dialect, chunk, owner.id().0, now, operation);
         });
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! What a send call did, written down: here a row's outcome is decided.
 
 use crate::{
-    Event, Ledger, Result, SendingBatch,
-    db::{quick_tx, sql},
+    ClaimedBatch, Event, Ledger, Result, SendingBatch,
+    db::{Dialect, quick_tx, sql},
     error::During,
     events::append_event,
     feed::json_ids,
@@ -14,6 +14,7 @@ use campaign::{
     outcome::{Ambiguous, Blame, NotSent},
 };
 use jiff::{SignedDuration, Timestamp};
+use std::collections::{BTreeSet, HashSet};
 
 /// How recording an outcome went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +41,61 @@ impl RetryPolicy {
     }
 }
 
+/// Whether the gateway took the texts and told no id.
+fn is_taken(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Accepted { sms_id: None })
+}
+
+/// Writes into the rows of batches that the gateway took them: `$1` an array for each batch with the first and the last of its rows and its
+/// attempt, `$2` now. What an index hangs on stays out: it would be written anew at a random place for each row.
+fn accepted(dialect: Dialect) -> String {
+    let (batches, of) = match dialect {
+        Dialect::Sqlite => ("json_each($1)", ""),
+        Dialect::Postgres => ("json_array_elements($1::json) AS batch (value)", "::bigint"),
+    };
+    format!(
+        "UPDATE messages SET state = 'accepted', reason = NULL, accepted_at = $2, updated_at = $2
+         FROM (SELECT (value->>0){of} AS first_row, (value->>1){of} AS last_row, (value->>2){of} AS attempt FROM {batches}) AS taken
+         WHERE messages.id BETWEEN taken.first_row AND taken.last_row AND messages.attempt_id = taken.attempt AND messages.sms_id IS NULL
+           AND messages.state IN ('sending', 'unknown')"
+    )
+}
+
+/// Records that the gateway took batches and told no ids, in two statements for all of them. Answers the attempts that were not resolved
+/// meanwhile.
+macro_rules! accept_all {
+    ($tx:expr, $dialect:expr, $batches:expr, $first_look:expr, $now:expr, $operation:expr) => {{
+        let batches: &[&ClaimedBatch] = $batches;
+        let ended: HashSet<i64> = sqlx::query_scalar(sql(format!(
+            "UPDATE attempts SET state = 'accepted', ended_at = $3, outcome = $4, look_at = $5
+             WHERE id {} AND owner_id {} AND state IN ('sending', 'unknown') RETURNING id",
+            $dialect.ids(1),
+            $dialect.ids(2)
+        )))
+        .bind(json_ids(batches.iter().map(|batch| batch.attempt.0)))
+        .bind(json_ids(batches.iter().map(|batch| batch.owner.0).collect::<BTreeSet<_>>()))
+        .bind(ms($now))
+        .bind(ACCEPTED)
+        .bind(ms($now + $first_look))
+        .fetch_all(&mut *$tx)
+        .await
+        .during($operation)?
+        .into_iter()
+        .collect();
+        let taken = batches.iter().filter(|batch| ended.contains(&batch.attempt.0)).map(|batch| {
+            let (first, last) = batch.span();
+            [first.0, last.0, batch.attempt.0]
+        });
+        sqlx::query(sql(accepted($dialect)))
+            .bind(serde_json::to_string(&taken.collect::<Vec<_>>()).expect("numbers are JSON"))
+            .bind(ms($now))
+            .execute(&mut *$tx)
+            .await
+            .during($operation)?;
+        ended
+    }};
+}
+
 impl Ledger {
     /// Records what a send call did: [`Ledger::record_all`] of one.
     pub async fn record(
@@ -64,12 +120,25 @@ impl Ledger {
         let operation = "record the outcome of a batch";
         let recorded = quick_tx!(self, operation, |tx, dialect| {
             let mut all = Vec::with_capacity(calls.len());
+            let taken: Vec<&ClaimedBatch> =
+                calls.iter().filter(|(_, outcome)| is_taken(outcome)).map(|(batch, _)| &batch.0).collect();
+            let ended = match taken.is_empty() {
+                true => HashSet::new(),
+                false => accept_all!(tx, dialect, &taken, first_look, now, operation),
+            };
             for (SendingBatch(batch), outcome) in calls {
+                if is_taken(outcome) {
+                    all.push(if ended.contains(&batch.attempt.0) {
+                        Recorded::Done
+                    } else {
+                        Recorded::ResolvedMeanwhile
+                    });
+                    continue;
+                }
                 let (first, last) = batch.span();
                 let words = words_of(outcome);
                 let (state, look_at) = match outcome {
-                    Outcome::Accepted { sms_id: Some(_) } => ("settled", None),
-                    Outcome::Accepted { sms_id: None } => ("accepted", Some(ms(now + first_look))),
+                    Outcome::Accepted { .. } => ("settled", None),
                     Outcome::NotSent { .. } | Outcome::Rejected { .. } => ("refused", None),
                     Outcome::Ambiguous { .. } => ("unknown", Some(ms(now + first_look))),
                 };
@@ -93,24 +162,20 @@ impl Ledger {
                 }
                 match outcome {
                     Outcome::Accepted { sms_id } => {
-                        let known = match sms_id {
-                            Some(_) => ", sms_id = $5, id_source = 'response', live = NULL, check_at = $6",
-                            // What an index hangs on stays out: it would be written anew at a random place for each row.
-                            None => "",
-                        };
-                        let update = sqlx::query(sql(format!(
-                        "UPDATE messages SET state = 'accepted', reason = NULL, accepted_at = $4, updated_at = $4{known}
-                         WHERE id BETWEEN $1 AND $2 AND attempt_id = $3 AND sms_id IS NULL AND state IN ('sending', 'unknown')"
-                    )))
-                    .bind(first.0)
-                    .bind(last.0)
-                    .bind(batch.attempt.0)
-                    .bind(ms(now));
-                        let update = match sms_id {
-                            Some(id) => update.bind(id.0).bind(ms(now + first_look)),
-                            None => update,
-                        };
-                        update.execute(&mut *tx).await.during(operation)?;
+                        sqlx::query(
+                            "UPDATE messages SET state = 'accepted', reason = NULL, accepted_at = $4, updated_at = $4, sms_id = $5,
+                                id_source = 'response', live = NULL, check_at = $6
+                             WHERE id BETWEEN $1 AND $2 AND attempt_id = $3 AND sms_id IS NULL AND state IN ('sending', 'unknown')",
+                        )
+                        .bind(first.0)
+                        .bind(last.0)
+                        .bind(batch.attempt.0)
+                        .bind(ms(now))
+                        .bind(sms_id.map(|id| id.0))
+                        .bind(ms(now + first_look))
+                        .execute(&mut *tx)
+                        .await
+                        .during(operation)?;
                     }
                     Outcome::Ambiguous { .. } => {
                         sqlx::query(

@@ -118,35 +118,32 @@ macro_rules! reject {
 
 /// Puts a chunk to rest: done when none of its rows is queued, else waiting until the first is due.
 macro_rules! rest_chunk {
-    ($tx:expr, $chunk:expr, $owner:expr, $now:expr, $operation:expr) => {{
+    ($tx:expr, $dialect:expr, $chunk:expr, $owner:expr, $now:expr, $operation:expr) => {{
         let (first, last) = $chunk.row_range();
-        // Locked before its rows are counted: a row that is queued again at this moment is counted, or wakes it after.
-        sqlx::query("UPDATE chunks SET state = state WHERE id = $1 AND state = 'working' AND owner_id = $2")
-            .bind($chunk.0)
-            .bind($owner)
-            .execute(&mut *$tx)
-            .await
-            .during($operation)?;
-        let (queued, behind_held, due): (i64, i64, Option<i64>) = sqlx::query_as(
-            "SELECT count(*), count(CASE WHEN reason = $3 THEN 1 END), min(CASE WHEN coalesce(not_before, 0) > coalesce(scheduled_for, 0)
-                THEN not_before ELSE coalesce(scheduled_for, 0) END)
-             FROM messages WHERE id BETWEEN $1 AND $2 AND state IN ('queued', 'scheduled')",
-        )
-        .bind(first.0)
-        .bind(last.0)
-        .bind($crate::claims::BEHIND_HELD)
-        .fetch_one(&mut *$tx)
-        .await
-        .during($operation)?;
+        if $dialect == $crate::db::Dialect::Postgres {
+            // Locked before its rows are counted: a row that is queued again at this moment is counted, or wakes it after.
+            sqlx::query("UPDATE chunks SET state = state WHERE id = $1 AND state = 'working' AND owner_id = $2")
+                .bind($chunk.0)
+                .bind($owner)
+                .execute(&mut *$tx)
+                .await
+                .during($operation)?;
+        }
         sqlx::query(
-            "UPDATE chunks SET state = $3, due_at = $4, blocked = $5, owner_id = NULL
-             WHERE id = $1 AND state = 'working' AND owner_id = $2",
+            "UPDATE chunks SET state = CASE WHEN unsent.rows > 0 THEN 'waiting' ELSE 'done' END, due_at = coalesce(unsent.due, $3),
+                blocked = CASE WHEN unsent.rows > 0 AND unsent.rows = unsent.behind_held THEN 1 ELSE 0 END, owner_id = NULL
+             FROM (SELECT count(*) AS rows, count(CASE WHEN reason = $4 THEN 1 END) AS behind_held,
+                       min(CASE WHEN coalesce(not_before, 0) > coalesce(scheduled_for, 0)
+                           THEN not_before ELSE coalesce(scheduled_for, 0) END) AS due
+                   FROM messages WHERE id BETWEEN $5 AND $6 AND state IN ('queued', 'scheduled')) AS unsent
+             WHERE chunks.id = $1 AND chunks.state = 'working' AND chunks.owner_id = $2",
         )
         .bind($chunk.0)
         .bind($owner)
-        .bind(if queued > 0 { "waiting" } else { "done" })
-        .bind(due.unwrap_or(ms($now)))
-        .bind(i64::from(queued > 0 && queued == behind_held))
+        .bind(ms($now))
+        .bind($crate::claims::BEHIND_HELD)
+        .bind(first.0)
+        .bind(last.0)
         .execute(&mut *$tx)
         .await
         .during($operation)?;

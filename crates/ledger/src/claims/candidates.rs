@@ -106,6 +106,8 @@ pub(super) struct Found {
     pub(super) rate_us: Option<i64>,
     pub(super) quarantined: i64,
     pub(super) opt_outs: i64,
+    /// Not 0: there are senders that have a rate.
+    pub(super) any_rate: i64,
 }
 
 impl Found {
