@@ -2,7 +2,6 @@
 
 use crate::bench::{Bench, Place, number};
 use futures::{StreamExt, stream};
-use ledger::Ledger;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, SqliteConnection};
 use std::{
     fmt::Write as _,
@@ -17,47 +16,22 @@ const COLUMNS: &str = "id BIGINT PRIMARY KEY, campaign_id BIGINT, row_number BIG
 /// Their names.
 const NAMES: &str = "id, campaign_id, row_number, state, destination_raw, destination, sender, text_id, reference, queued_at, updated_at";
 
-/// Where a bare program inserts the rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Table {
-    /// A table of the columns that it fills, and nothing else.
-    Plain,
-    /// The ledger's, with all of its columns, constraints and indexes.
-    Ledgers,
-}
-
-impl Table {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Plain => "bare",
-            Self::Ledgers => "messages",
-        }
-    }
-}
-
-/// Inserts the rows of the file into a table, as they are in memory: SQLite by a prepared statement of many rows in one
+/// Inserts the rows of the file into a table of their columns and nothing else, as they are in memory: SQLite by a prepared statement of many rows in one
 /// transaction, by the same driver, Postgres by COPY.
-pub(crate) fn bare_insert(bench: &Bench, table: Table, rows: u32) -> Duration {
-    let name = table.name();
+pub(crate) fn bare_insert(bench: &Bench, rows: u32) -> Duration {
     match &bench.place {
         Place::Embedded | Place::Redis(_) => runtime().block_on(async {
             const ROWS: u32 = 125;
-            let file = bench.dir.path().join(format!("{name}.db"));
-            if table == Table::Ledgers {
-                let ledger = Ledger::open(&format!("sqlite://{}", file.display())).await.expect("a file can be made");
-                ledger.migrate().await.expect("the file is new");
-            }
+            let file = bench.dir.path().join("bare.db");
             let options = sqlx::sqlite::SqliteConnectOptions::new()
                 .filename(file)
                 .create_if_missing(true)
                 .journal_mode(sqlx::sqlite::SqliteJournalMode::Wal);
             let mut conn = options.connect().await.expect("a file can be made");
-            if table == Table::Plain {
-                // The row's id is SQLite's own key.
-                let columns = COLUMNS.replace("BIGINT PRIMARY KEY", "INTEGER PRIMARY KEY");
-                run(&mut conn, format!("CREATE TABLE {name} ({columns})")).await;
-            }
-            let mut insert = format!("INSERT INTO {name} ({NAMES}) VALUES ");
+            // The row's id is SQLite's own key.
+            let columns = COLUMNS.replace("BIGINT PRIMARY KEY", "INTEGER PRIMARY KEY");
+            run(&mut conn, format!("CREATE TABLE bare ({columns})")).await;
+            let mut insert = format!("INSERT INTO bare ({NAMES}) VALUES ");
             insert.push_str(&vec!["(?, 1, ?, 'queued', ?, ?, 'ACME', 4294967298, ?, 1, 1)"; ROWS as usize].join(", "));
             let began = Instant::now();
             let mut tx = conn.begin().await.expect("nobody else is there");
@@ -79,11 +53,9 @@ pub(crate) fn bare_insert(bench: &Bench, table: Table, rows: u32) -> Duration {
         }),
         Place::Servers(_) => runtime().block_on(async {
             let mut conn = connect(&bench.place.ledger()).await;
-            if table == Table::Plain {
-                statement(&mut conn, format!("CREATE TABLE {name} ({COLUMNS})")).await;
-            }
+            statement(&mut conn, format!("CREATE TABLE bare ({COLUMNS})")).await;
             let began = Instant::now();
-            let mut copy = conn.copy_in_raw(&format!("COPY {name} ({NAMES}) FROM STDIN")).await.expect("COPY begins");
+            let mut copy = conn.copy_in_raw(&format!("COPY bare ({NAMES}) FROM STDIN")).await.expect("COPY begins");
             let mut lines = String::new();
             for n in 0..rows {
                 let (id, number) = (8_589_934_592 + u64::from(n), number(n));
@@ -97,8 +69,7 @@ pub(crate) fn bare_insert(bench: &Bench, table: Table, rows: u32) -> Duration {
             copy.send(lines.as_bytes()).await.expect("COPY goes on");
             copy.finish().await.expect("COPY ends");
             let took = began.elapsed();
-            let gone = if table == Table::Plain { "DROP TABLE" } else { "TRUNCATE" };
-            statement(&mut conn, format!("{gone} {name}")).await;
+            statement(&mut conn, "DROP TABLE bare".to_owned()).await;
             took
         }),
     }
