@@ -260,6 +260,9 @@ pub(crate) use {load_tx, quick_tx, read_conn, wait_for_disk, write_tx};
 /// Each lost race is a migration that another process has finished.
 const MIGRATION_TRIES: u32 = 5;
 
+/// How long a transaction waits on Postgres for its process to go on, in milliseconds.
+const FROZEN_AFTER: &str = "5000";
+
 /// How long to try to open a file that others are just making.
 const OPEN_WITHIN: Duration = Duration::from_secs(10);
 
@@ -325,7 +328,9 @@ impl Ledger {
         } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
             // Compiling a statement takes Postgres seconds, and it does so whenever statistics are older than the rows.
             let options = PgConnectOptions::from_str(url).during(operation)?.application_name("crier");
-            let options = options.options([("jit", "off")]);
+            // A process that was frozen in a transaction holds locks that all others wait for: the server takes them back, and
+            // the transaction with them.
+            let options = options.options([("jit", "off"), ("idle_in_transaction_session_timeout", FROZEN_AFTER)]);
             // A pool would try again and in the end only say that it waited in vain; this says why.
             let first = tokio::time::timeout(Duration::from_secs(10), PgConnection::connect_with(&options)).await;
             let timed_out = |_| std::io::Error::from(std::io::ErrorKind::TimedOut);
@@ -417,5 +422,26 @@ impl Ledger {
             }
             _ => Schema::Current,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_process_that_is_frozen_in_a_transaction_stops_nobody_for_long() {
+        let database = testbed::database();
+        let (frozen, other) =
+            (Ledger::open(&database.url()).await.unwrap(), Ledger::open(&database.url()).await.unwrap());
+        other.migrate().await.unwrap();
+        let (Db::Postgres(frozen), Db::Postgres(other)) = (&frozen.db, &other.db) else { panic!("it is a server") };
+        let mut tx = frozen.begin().await.unwrap();
+        sqlx::query("UPDATE quarantine SET started = started + 1").execute(&mut *tx).await.unwrap();
+        let start = sqlx::query("UPDATE quarantine SET started = started + 1").execute(other);
+        tokio::time::timeout(Duration::from_secs(30), start).await.unwrap().unwrap();
+        assert!(tx.commit().await.is_err(), "what it began is gone");
+        let started: i64 = sqlx::query_scalar("SELECT started FROM quarantine").fetch_one(other).await.unwrap();
+        assert_eq!(started, 1);
     }
 }
