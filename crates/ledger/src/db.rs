@@ -331,6 +331,8 @@ impl Ledger {
             // A process that was frozen in a transaction holds locks that all others wait for: the server takes them back, and
             // the transaction with them.
             let options = options.options([("jit", "off"), ("idle_in_transaction_session_timeout", FROZEN_AFTER)]);
+            // A table begins empty, and a plan that is kept from then reads all of it, however large it is by now.
+            let options = options.options([("plan_cache_mode", "force_custom_plan")]);
             // A pool would try again and in the end only say that it waited in vain; this says why.
             let first = tokio::time::timeout(Duration::from_secs(10), PgConnection::connect_with(&options)).await;
             let timed_out = |_| std::io::Error::from(std::io::ErrorKind::TimedOut);

@@ -46,18 +46,14 @@ fn is_taken(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Accepted { sms_id: None })
 }
 
-/// Writes into the rows of batches that the gateway took them: `$1` an array for each batch with the first and the last of its rows and its
-/// attempt, `$2` now. What an index hangs on stays out: it would be written anew at a random place for each row.
+/// Writes into rows that the gateway took them: `$1` an array of them, `$2` one of their attempts, `$3` now. What an index hangs on stays
+/// out: it would be written anew at a random place for each row.
 fn accepted(dialect: Dialect) -> String {
-    let (batches, of) = match dialect {
-        Dialect::Sqlite => ("json_each($1)", ""),
-        Dialect::Postgres => ("json_array_elements($1::json) AS batch (value)", "::bigint"),
-    };
     format!(
-        "UPDATE messages SET state = 'accepted', reason = NULL, accepted_at = $2, updated_at = $2
-         FROM (SELECT (value->>0){of} AS first_row, (value->>1){of} AS last_row, (value->>2){of} AS attempt FROM {batches}) AS taken
-         WHERE messages.id BETWEEN taken.first_row AND taken.last_row AND messages.attempt_id = taken.attempt AND messages.sms_id IS NULL
-           AND messages.state IN ('sending', 'unknown')"
+        "UPDATE messages SET state = 'accepted', reason = NULL, accepted_at = $3, updated_at = $3
+         WHERE id {} AND attempt_id {} AND sms_id IS NULL AND state IN ('sending', 'unknown')",
+        dialect.ids(1),
+        dialect.ids(2)
     )
 }
 
@@ -82,12 +78,10 @@ macro_rules! accept_all {
         .during($operation)?
         .into_iter()
         .collect();
-        let taken = batches.iter().filter(|batch| ended.contains(&batch.attempt.0)).map(|batch| {
-            let (first, last) = batch.span();
-            [first.0, last.0, batch.attempt.0]
-        });
+        let taken = batches.iter().filter(|batch| ended.contains(&batch.attempt.0));
         sqlx::query(sql(accepted($dialect)))
-            .bind(serde_json::to_string(&taken.collect::<Vec<_>>()).expect("numbers are JSON"))
+            .bind(json_ids(taken.flat_map(|batch| batch.rows.iter().map(|row| row.0))))
+            .bind(json_ids(ended.iter().copied()))
             .bind(ms($now))
             .execute(&mut *$tx)
             .await
