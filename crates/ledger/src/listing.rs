@@ -162,14 +162,16 @@ fn known_rows(dialect: Dialect) -> String {
 /// word, `$4` the reason, `$5` now, `$6` since when they are final, `$7` when pending ones are asked for.
 ///
 /// A row claims an id once: the unique index refuses a second claim, the guard a second id. Most are final by now: that is
-/// written down with the id.
+/// written down with the id. The guard is a CASE because Postgres, as long as it has no statistics of a new table, takes three
+/// conditions for true of one row at most, and then compares all rows with all pairs.
 fn found_first(dialect: Dialect) -> String {
     format!(
         "UPDATE messages SET sms_id = pairs.key, id_source = 'list', live = NULL, state = $2, gateway_status = $3,
             reason = $4, found_at = $5, checked_at = $5, updated_at = $5, final_at = $6,
             check_at = CASE WHEN $6 IS NULL THEN coalesce(check_at, $7) END
          FROM {}
-         WHERE messages.id = pairs.value AND messages.sms_id IS NULL AND messages.state IN ('unknown', 'held', 'accepted')",
+         WHERE messages.id = pairs.value
+           AND CASE WHEN messages.sms_id IS NULL THEN messages.state IN ('unknown', 'held', 'accepted') ELSE FALSE END",
         dialect.pairs()
     )
 }
