@@ -40,10 +40,10 @@ pub(crate) enum Db {
 #[derive(Clone, Debug)]
 pub(crate) struct Sqlite {
     #[cfg(not(feature = "simulated"))]
-    pub(crate) write: crate::writer::Writer,
+    pub(crate) write: Writer,
     /// Writes what nothing hangs on yet, without waiting for the disk at each commit: see [`load_tx`].
     #[cfg(not(feature = "simulated"))]
-    pub(crate) load: crate::writer::Writer,
+    pub(crate) load: Writer,
     #[cfg_attr(feature = "simulated", allow(dead_code, clippy::allow_attributes, reason = "`only` does it"))]
     pub(crate) read: SqlitePool,
     pub(crate) path: PathBuf,
@@ -149,11 +149,8 @@ macro_rules! write_tx {
                 let $dialect = $crate::db::Dialect::Sqlite;
                 #[cfg(feature = "simulated")]
                 let mut turn = $crate::error::During::during(db.only.turn($operation).await, $operation)?;
-                #[cfg(feature = "simulated")]
-                let mut $tx = $crate::error::During::during(turn.begin().await, $operation)?;
                 #[cfg(not(feature = "simulated"))]
                 let mut turn = $crate::error::During::during(db.$pool.turn().await, $operation)?;
-                #[cfg(not(feature = "simulated"))]
                 let mut $tx = turn.begin();
                 let out = $body;
                 #[cfg(feature = "simulated")]
@@ -326,13 +323,15 @@ impl Ledger {
             };
             Ok(Self { db: Db::Sqlite(sqlite), clock: Clock::at(Timestamp::now()) })
         } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            // Compiling a statement takes Postgres seconds, and it does so whenever statistics are older than the rows.
-            let options = PgConnectOptions::from_str(url).during(operation)?.application_name("crier");
-            // A process that was frozen in a transaction holds locks that all others wait for: the server takes them back, and
-            // the transaction with them.
-            let options = options.options([("jit", "off"), ("idle_in_transaction_session_timeout", FROZEN_AFTER)]);
-            // A table begins empty, and a plan that is kept from then reads all of it, however large it is by now.
-            let options = options.options([("plan_cache_mode", "force_custom_plan")]);
+            let options = PgConnectOptions::from_str(url).during(operation)?.application_name("crier").options([
+                // Compiling a statement takes Postgres seconds, and it does so whenever statistics are older than the rows.
+                ("jit", "off"),
+                // A process that was frozen in a transaction holds locks that all others wait for: the server takes them back,
+                // and the transaction with them.
+                ("idle_in_transaction_session_timeout", FROZEN_AFTER),
+                // A table begins empty, and a plan that is kept from then reads all of it, however large it is by now.
+                ("plan_cache_mode", "force_custom_plan"),
+            ]);
             // A pool would try again and in the end only say that it waited in vain; this says why.
             let first = tokio::time::timeout(Duration::from_secs(10), PgConnection::connect_with(&options)).await;
             let timed_out = |_| std::io::Error::from(std::io::ErrorKind::TimedOut);

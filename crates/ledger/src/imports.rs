@@ -199,7 +199,7 @@ pub(crate) const LOADING_SILENCE: SignedDuration = SignedDuration::from_secs(60)
 
 /// A chunk's columns, but for its import.
 fn cells(chunk: &NewChunk) -> (i64, i64, &'static str, i64, usize, Option<i64>) {
-    let unsent = || chunk.rows.iter().filter(|row| matches!(row.state, RowState::Queued | RowState::Scheduled));
+    let unsent = || chunk.rows.iter().filter(|row| is_sendable(row));
     let state = if unsent().next().is_some() { "waiting" } else { "done" };
     let all_later = chunk.rows.iter().all(|row| row.scheduled_for.is_some());
     let first = chunk.rows.iter().filter_map(|row| row.scheduled_for).min().filter(|_| all_later);

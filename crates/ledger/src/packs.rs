@@ -21,10 +21,17 @@ pub(crate) struct Pack<'a> {
     pub(crate) rows: String,
 }
 
-/// A row of a pack whose rows are alike: its place in the chunk, the spreadsheet's row, its number, that as written unless it is
-/// just these digits, and its reference.
-#[derive(Serialize, Deserialize)]
-pub(crate) struct AlikeRow(u16, u32, u64, Option<Box<str>>, Option<Box<str>>);
+/// A row of a pack whose rows are alike, stored as an array of these in this order.
+#[derive(Deserialize)]
+pub(crate) struct AlikeRow {
+    /// In the chunk.
+    place: u16,
+    row_number: u32,
+    number: u64,
+    /// The destination as written, unless it is just the number's digits.
+    raw: Option<Box<str>>,
+    reference: Option<Box<str>>,
+}
 
 impl<'a> Pack<'a> {
     /// The pack of a chunk; none if nothing of it is to be sent.
@@ -103,16 +110,16 @@ pub(crate) struct AlikePack {
 
 impl AlikeRow {
     pub(crate) fn id(&self, chunk: ChunkId) -> RowId {
-        chunk.row(self.0)
+        chunk.row(self.place)
     }
 
     pub(crate) fn destination(&self) -> i64 {
-        self.2.cast_signed()
+        self.number.cast_signed()
     }
 
     /// The destination as written.
     fn raw(&self) -> String {
-        self.3.as_ref().map_or_else(|| self.2.to_string(), |raw| raw.to_string())
+        self.raw.as_ref().map_or_else(|| self.number.to_string(), |raw| raw.to_string())
     }
 }
 
@@ -247,10 +254,10 @@ async fn into_sqlite(conn: &mut SqliteConnection, claim: WholePack<'_>) -> sqlx:
             rows += 1;
             insert = insert
                 .bind(row.id(claim.chunk).0)
-                .bind(i64::from(row.1))
-                .bind(row.3.as_deref().map(Arc::<str>::from))
+                .bind(i64::from(row.row_number))
+                .bind(row.raw.as_deref().map(Arc::<str>::from))
                 .bind(row.destination())
-                .bind(row.4.as_deref().map(Arc::<str>::from))
+                .bind(row.reference.as_deref().map(Arc::<str>::from))
                 .bind(attempt.0);
         }
         if rows == 0 {
@@ -274,7 +281,7 @@ async fn into_sqlite(conn: &mut SqliteConnection, claim: WholePack<'_>) -> sqlx:
 async fn into_postgres(conn: &mut PgConnection, claim: WholePack<'_>) -> sqlx::Result<u64> {
     let mut rows: Vec<_> = claim.pack.rows.iter().zip(&claim.attempts).collect();
     // Claims of two campaigns may meet at many recipients: all come to them in one order, or each would wait for the other.
-    rows.sort_unstable_by_key(|(row, _)| row.2);
+    rows.sort_unstable_by_key(|(row, _)| row.number);
     let insert = sqlx::query(
         "INSERT INTO messages (id, campaign_id, row_number, state, destination_raw, destination, sender, text_id, reference,
             attempts, attempt_id, live, sent_via, queued_at, attempted_at, updated_at)
@@ -289,10 +296,10 @@ async fn into_postgres(conn: &mut PgConnection, claim: WholePack<'_>) -> sqlx::R
         .bind(claim.pack.packed_at)
         .bind(claim.now)
         .bind(rows.iter().map(|(row, _)| row.id(claim.chunk).0).collect::<Vec<_>>())
-        .bind(rows.iter().map(|(row, _)| i64::from(row.1)).collect::<Vec<_>>())
+        .bind(rows.iter().map(|(row, _)| i64::from(row.row_number)).collect::<Vec<_>>())
         .bind(rows.iter().map(|(row, _)| row.raw()).collect::<Vec<_>>())
         .bind(rows.iter().map(|(row, _)| row.destination()).collect::<Vec<_>>())
-        .bind(rows.iter().map(|(row, _)| row.4.as_deref()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|(row, _)| row.reference.as_deref()).collect::<Vec<_>>())
         .bind(rows.iter().map(|(_, (attempt, _))| attempt.0).collect::<Vec<_>>())
         .bind(rows.iter().map(|(_, (_, via))| *via).collect::<Vec<_>>())
         .execute(&mut *conn)

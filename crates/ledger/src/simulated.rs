@@ -9,7 +9,7 @@ use crate::{
     clock::Clock,
     db::{Db, Sqlite},
     error::During,
-    writer::{Connection, Transaction},
+    writer::{Connection, Transaction, Tx},
 };
 use campaign::mutant::Mutant;
 use jiff::{SignedDuration, Timestamp};
@@ -114,13 +114,6 @@ pub(crate) struct Only {
 /// The right to use the database.
 pub(crate) struct Turn<'a>(MutexGuard<'a, Connection>);
 
-impl Turn<'_> {
-    pub(crate) async fn begin(&mut self) -> sqlx::Result<Tx<'_>> {
-        self.0.transaction = Transaction::Begins;
-        Ok(Tx(&mut self.0))
-    }
-}
-
 impl Deref for Turn<'_> {
     type Target = Connection;
     fn deref(&self) -> &Connection {
@@ -131,30 +124,6 @@ impl Deref for Turn<'_> {
 impl DerefMut for Turn<'_> {
     fn deref_mut(&mut self) -> &mut Connection {
         &mut self.0
-    }
-}
-
-/// A transaction.
-pub(crate) struct Tx<'a>(&'a mut Connection);
-
-impl Tx<'_> {
-    pub(crate) async fn commit(self) -> sqlx::Result<()> {
-        self.0.commits |= self.0.transaction == Transaction::Open;
-        self.0.transaction = Transaction::None;
-        Ok(())
-    }
-}
-
-impl Deref for Tx<'_> {
-    type Target = Connection;
-    fn deref(&self) -> &Connection {
-        self.0
-    }
-}
-
-impl DerefMut for Tx<'_> {
-    fn deref_mut(&mut self) -> &mut Connection {
-        self.0
     }
 }
 

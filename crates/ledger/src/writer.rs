@@ -12,6 +12,7 @@ use sqlx::{
     Describe, Either, Execute, Executor, SqlStr, SqliteConnection,
     sqlite::{SqliteQueryResult, SqliteRow, SqliteStatement, SqliteTypeInfo},
 };
+use std::ops::{Deref, DerefMut};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Transaction {
@@ -35,6 +36,12 @@ pub(crate) struct Connection {
 impl Connection {
     pub(crate) fn of(sqlite: SqliteConnection) -> Self {
         Self { sqlite, transaction: Transaction::None, commits: false }
+    }
+
+    /// A transaction that takes the ledger's lock with its first statement.
+    pub(crate) fn begin(&mut self) -> Tx<'_> {
+        self.transaction = Transaction::Begins;
+        Tx(self)
     }
 
     /// Rolls back what was left open. Answers whether the connection can be used.
@@ -70,6 +77,40 @@ impl Connection {
             (true, false) => ("COMMIT; ", 1),
             (true, true) => ("COMMIT; BEGIN IMMEDIATE; ", 2),
         }
+    }
+}
+
+/// A transaction; rolled back unless it is committed.
+pub(crate) struct Tx<'a>(pub(crate) &'a mut Connection);
+
+impl Tx<'_> {
+    #[cfg(not(feature = "simulated"))]
+    pub(crate) async fn commit(self) -> sqlx::Result<()> {
+        if self.transaction == Transaction::Open {
+            sqlx::query("COMMIT").execute(&mut self.0.sqlite).await?;
+        }
+        self.0.transaction = Transaction::None;
+        Ok(())
+    }
+
+    #[cfg(feature = "simulated")]
+    pub(crate) async fn commit(self) -> sqlx::Result<()> {
+        self.0.commits |= self.transaction == Transaction::Open;
+        self.0.transaction = Transaction::None;
+        Ok(())
+    }
+}
+
+impl Deref for Tx<'_> {
+    type Target = Connection;
+    fn deref(&self) -> &Connection {
+        self.0
+    }
+}
+
+impl DerefMut for Tx<'_> {
+    fn deref_mut(&mut self) -> &mut Connection {
+        self.0
     }
 }
 
@@ -195,14 +236,6 @@ mod real {
     /// The right to write.
     pub(crate) struct Turn(Option<OwnedMutexGuard<Option<Connection>>>);
 
-    impl Turn {
-        /// A transaction that takes the ledger's lock with its first statement.
-        pub(crate) fn begin(&mut self) -> Tx<'_> {
-            self.transaction = Transaction::Begins;
-            Tx(self)
-        }
-    }
-
     impl Deref for Turn {
         type Target = Connection;
         fn deref(&self) -> &Connection {
@@ -232,32 +265,6 @@ mod real {
                     }
                 });
             }
-        }
-    }
-
-    /// A transaction; rolled back unless it is committed.
-    pub(crate) struct Tx<'a>(&'a mut Turn);
-
-    impl Tx<'_> {
-        pub(crate) async fn commit(self) -> sqlx::Result<()> {
-            if self.transaction == Transaction::Open {
-                sqlx::query("COMMIT").execute(&mut self.0.sqlite).await?;
-            }
-            self.0.transaction = Transaction::None;
-            Ok(())
-        }
-    }
-
-    impl Deref for Tx<'_> {
-        type Target = Connection;
-        fn deref(&self) -> &Connection {
-            self.0
-        }
-    }
-
-    impl DerefMut for Tx<'_> {
-        fn deref_mut(&mut self) -> &mut Connection {
-            self.0
         }
     }
 

@@ -16,8 +16,8 @@ const COLUMNS: &str = "id BIGINT PRIMARY KEY, campaign_id BIGINT, row_number BIG
 /// Their names.
 const NAMES: &str = "id, campaign_id, row_number, state, destination_raw, destination, sender, text_id, reference, queued_at, updated_at";
 
-/// Inserts the rows of the file into a table of their columns and nothing else, as they are in memory: SQLite by a prepared statement of many rows in one
-/// transaction, by the same driver, Postgres by COPY.
+/// Inserts the rows of the file into a table of their columns and nothing else, as they are in memory: SQLite by a prepared
+/// statement of many rows in one transaction, by the same driver, Postgres by COPY.
 pub(crate) fn bare_insert(bench: &Bench, rows: u32) -> Duration {
     match &bench.place {
         Place::Embedded | Place::Redis(_) => runtime().block_on(async {

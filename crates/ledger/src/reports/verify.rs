@@ -23,7 +23,8 @@ pub struct Check {
 }
 
 /// Counts of exceptions to what must hold at every commit, with the statement that counts them. `{row_ids}` stands for
-/// the row ids of the attempt `a` as a subquery of one column, `id`; `{live}` for what makes the row `o` a live one; `{then_join}` for [`Dialect::then_join`].
+/// the row ids of the attempt `a` as a subquery of one column, `id`; `{live}` for what makes the row `o` a live one; `{then_join}` for
+/// [`Dialect::then_join`].
 const EXCEPTIONS: [(&str, &str); 9] = [
     (
         "every row belongs to a chunk of its campaign",
