@@ -19,7 +19,7 @@ pub(crate) use production::{Production, is_all_settled};
 pub(crate) use sandbox::Sandbox;
 pub(crate) use service::{Notified, Service};
 pub(crate) use spy::Spy;
-pub(crate) use testbed::{Database, Finished, Postgres, Process, Redis, Signal, database, eventually};
+pub(crate) use testbed::{Database, Finished, Port, Postgres, Process, Redis, Signal, database, eventually};
 
 use serde_json::{Value, json};
 use std::{fs, path::PathBuf, time::Duration};

@@ -1,8 +1,8 @@
 //! What is needed is down, wrong or old: one clear line, nothing lost, and services go on by themselves.
 
-use crate::harness::{Crier, DEADLINE, Mailing, Place, Process, Production, Sandbox, account, eventually};
+use crate::harness::{Crier, DEADLINE, Mailing, Place, Port, Process, Production, Sandbox, account, eventually};
 use serde_json::json;
-use std::{net::TcpListener, path::Path};
+use std::path::Path;
 
 const FILE: &str = "destination,sender,text\n07400000001,ACME,Hi\n07400000002,ACME,Hi\n";
 
@@ -20,12 +20,6 @@ fn refused(crier: &Crier, code: i32, args: &[&str], words: &[&str]) {
     }
 }
 
-/// An address at which nobody listens.
-fn nowhere() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("it has an address").to_string()
-}
-
 fn path(path: &Path) -> &str {
     path.to_str().expect("a plain name")
 }
@@ -34,7 +28,8 @@ fn path(path: &Path) -> &str {
 fn a_gateway_that_is_down_is_named_and_nothing_is_queued() {
     let place = Place::new();
     let file = place.file("spring.csv", FILE);
-    let address = nowhere();
+    let nowhere = Port::reserve();
+    let address = nowhere.address();
     let crier = place.crier().set("GATEWAY__BASE_URL", &format!("http://{address}/api"));
     for args in [["run", path(&file)], ["ingest", path(&file)], ["senders", "list"]] {
         refused(&crier, 5, &args, &["gateway", &address, "gateway.base_url"]);
@@ -62,7 +57,8 @@ fn wrong_credentials_are_a_matter_of_configuration() {
 fn a_redis_that_is_down_is_named() {
     let place = Place::new();
     let file = place.file("spring.csv", FILE);
-    let address = nowhere();
+    let nowhere = Port::reserve();
+    let address = nowhere.address();
     let crier = place.crier().set("QUEUE__URL", &format!("redis://:s3cret@{address}"));
     for args in [["run", path(&file)], ["ingest", path(&file)]] {
         refused(&crier, 5, &args, &["queue can't be reached", &address, "queue.url"]);
@@ -74,7 +70,8 @@ fn a_redis_that_is_down_is_named() {
 fn a_postgres_that_is_down_is_named() {
     let place = Place::new();
     let file = place.file("spring.csv", FILE);
-    let address = nowhere();
+    let nowhere = Port::reserve();
+    let address = nowhere.address();
     let crier = place.crier().ledger(&format!("postgres://crier:s3cret@{address}/crier"));
     for args in [&["run", path(&file)][..], &["ingest", path(&file)], &["status"], &["verify"], &["migrate"]] {
         refused(&crier, 5, args, &["ledger can't be reached", &address, "ledger.url"]);
@@ -109,8 +106,9 @@ fn services_wait_for_what_is_down_and_go_on_by_themselves() {
     let mut production = Production::on_its_own_postgres(&json!({}));
     production.redis.stop();
     production.postgres.as_mut().expect("it has its own").stop();
-    // The gateway comes last of all, at an address that is known now.
-    let address = nowhere();
+    // The gateway comes last of all, at an address that is known now and taken by nobody until then.
+    let port = Port::reserve();
+    let address = port.address();
     production.set("GATEWAY__BASE_URL", &format!("http://{address}/api"));
     let mut services = vec![production.crier.spawn(["worker"]), production.crier.spawn(["reconciler"])];
     let folder = production.folder();

@@ -1,6 +1,6 @@
 //! A throw-away Postgres, and databases on it.
 
-use crate::{Process, SERVER_DEADLINE, Signal, eventually, on_a_free_port, waiting::within};
+use crate::{Port, Process, SERVER_DEADLINE, Signal, eventually, waiting::within};
 use std::{
     env, fs,
     os::unix::fs::{MetadataExt, chown},
@@ -21,7 +21,7 @@ const SHARED: &str = "CRIER_TEST_POSTGRES";
 /// Nothing of it survives the machine (`fsync` is off), all of it survives [`restart`](Self::restart).
 #[derive(Debug)]
 pub struct Postgres {
-    port: u16,
+    port: Port,
     process: Option<Process>,
     dir: TempDir,
 }
@@ -91,27 +91,24 @@ impl Drop for Database {
 impl Postgres {
     /// Makes a server and waits until it takes connections: some 2 s.
     pub fn start() -> Self {
-        on_a_free_port(|port| {
-            let dir = tempfile::Builder::new()
-                .prefix("crier-postgres-")
-                .tempdir()
-                .expect("temporary directories can be made");
-            if is_root() {
-                let (uid, gid) = postgres_user();
-                chown(dir.path(), Some(uid), Some(gid)).expect("root may give a directory away");
-            }
-            let mut initdb = unprivileged("initdb");
-            initdb.args(["--auth=trust", "--username=crier", "--encoding=UTF8", "--locale=C", "--no-sync", "--pgdata"]);
-            let made = initdb.arg(dir.path().join("data")).current_dir(dir.path()).output().expect("initdb can be run");
-            assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
-            let mut postgres = Self { port, process: None, dir };
-            postgres.serve().then_some(postgres)
-        })
+        let dir =
+            tempfile::Builder::new().prefix("crier-postgres-").tempdir().expect("temporary directories can be made");
+        if is_root() {
+            let (uid, gid) = postgres_user();
+            chown(dir.path(), Some(uid), Some(gid)).expect("root may give a directory away");
+        }
+        let mut initdb = unprivileged("initdb");
+        initdb.args(["--auth=trust", "--username=crier", "--encoding=UTF8", "--locale=C", "--no-sync", "--pgdata"]);
+        let made = initdb.arg(dir.path().join("data")).current_dir(dir.path()).output().expect("initdb can be run");
+        assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
+        let mut postgres = Self { port: Port::reserve(), process: None, dir };
+        postgres.resume();
+        postgres
     }
 
     /// `postgres://crier@127.0.0.1:PORT`, without a database.
     pub fn url(&self) -> String {
-        format!("postgres://crier@127.0.0.1:{}", self.port)
+        format!("postgres://crier@{}", self.port.address())
     }
 
     /// An empty database on this server.
@@ -129,20 +126,9 @@ impl Postgres {
 
     /// Starts again after [`stop`](Self::stop), at the same address.
     pub fn resume(&mut self) {
-        eventually("Postgres is back on its port", SERVER_DEADLINE, || self.serve());
-    }
-
-    /// Ends and starts again.
-    pub fn restart(&mut self) {
-        self.stop();
-        self.resume();
-    }
-
-    /// Whether it came up; it doesn't where the port is taken.
-    fn serve(&mut self) -> bool {
         let data = self.dir.path().join("data");
         let mut command = unprivileged("postgres");
-        command.current_dir(self.dir.path()).arg("-D").arg(&data).args(["-p", &self.port.to_string()]);
+        command.current_dir(self.dir.path()).arg("-D").arg(&data).args(["-p", &self.port.number().to_string()]);
         for setting in [
             "listen_addresses=127.0.0.1",
             "unix_socket_directories=",
@@ -154,13 +140,17 @@ impl Postgres {
             command.args(["-c", setting]);
         }
         let mut process = Process::spawn("postgres", command, self.dir.path());
-        let mut ready = false;
-        eventually("Postgres is ready or ends", SERVER_DEADLINE, || {
-            ready = says_ready(&data, process.id());
-            ready || !process.is_running()
+        eventually("Postgres is ready", SERVER_DEADLINE, || {
+            assert!(process.is_running(), "Postgres ended: {}", process.stderr());
+            says_ready(&data, process.id())
         });
-        self.process = ready.then_some(process);
-        ready
+        self.process = Some(process);
+    }
+
+    /// Ends and starts again.
+    pub fn restart(&mut self) {
+        self.stop();
+        self.resume();
     }
 }
 
