@@ -7,7 +7,7 @@
 use rlibphonenumber::{
     NumberLengthType, PHONE_NUMBER_UTIL, ParseError, PhoneNumber, PhoneNumberFormat, ValidationError,
 };
-use std::{borrow::Cow, fmt, ops::RangeInclusive, str::FromStr};
+use std::{borrow::Cow, fmt, num::NonZeroU64, ops::RangeInclusive, str::FromStr};
 
 mod british;
 
@@ -66,7 +66,7 @@ impl fmt::Debug for Region {
 ///
 /// `Display` is the whole number, for the wire and for reports; `Debug` is masked, for logs.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Msisdn(u64);
+pub struct Msisdn(NonZeroU64);
 
 /// A number, and whether it had to be put right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,12 +186,12 @@ impl Msisdn {
 
     /// Takes digits that were a number before: of the ledger, of the gateway. 7 to 15 of them.
     pub fn from_digits(digits: u64) -> Option<Self> {
-        (1_000_000..=999_999_999_999_999).contains(&digits).then_some(Self(digits))
+        NonZeroU64::new(digits).filter(|_| (1_000_000..=999_999_999_999_999).contains(&digits)).map(Self)
     }
 
     /// The digits as one integer; no number starts with a zero.
     pub fn as_u64(self) -> u64 {
-        self.0
+        self.0.get()
     }
 
     /// `+44…678`: enough to tell rows apart, not enough to ring.

@@ -122,6 +122,15 @@ impl Dialect {
         }
     }
 
+    /// Begins an update of many rows whose failure ends the transaction. Otherwise SQLite keeps a copy of each page that it writes,
+    /// to take back the one statement.
+    pub(crate) fn update(self) -> &'static str {
+        match self {
+            Self::Sqlite => "UPDATE OR FAIL",
+            Self::Postgres => "UPDATE",
+        }
+    }
+
     /// Locks the selected rows until the transaction ends; SQLite's transactions lock the whole file.
     pub(crate) fn for_update(self) -> &'static str {
         match self {

@@ -25,7 +25,10 @@ use std::{
 };
 
 mod decided;
+mod texts;
 mod unsent;
+
+pub use texts::Listing;
 
 /// What the gateway says of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +112,9 @@ const DUE: &str = "CASE WHEN scheduled_for > queued_at THEN scheduled_for ELSE c
 /// so long is asked for by itself.
 const ASKED_AFTER: SignedDuration = SignedDuration::from_hours(1);
 
+/// Listed texts that are applied in one commit.
+const TEXTS_A_COMMIT: usize = 2_000;
+
 /// A row of ours to which a listed text may belong.
 #[derive(serde::Deserialize)]
 struct LiveRow {
@@ -166,12 +172,13 @@ fn known_rows(dialect: Dialect) -> String {
 /// conditions for true of one row at most, and then compares all rows with all pairs.
 fn found_first(dialect: Dialect) -> String {
     format!(
-        "UPDATE messages SET sms_id = pairs.key, id_source = 'list', live = NULL, state = $2, gateway_status = $3,
+        "{} messages SET sms_id = pairs.key, id_source = 'list', live = NULL, state = $2, gateway_status = $3,
             reason = $4, found_at = $5, checked_at = $5, updated_at = $5, final_at = $6,
             check_at = CASE WHEN $6 IS NULL THEN coalesce(check_at, $7) END
          FROM {}
          WHERE messages.id = pairs.value
            AND CASE WHEN messages.sms_id IS NULL THEN messages.state IN ('unknown', 'held', 'accepted') ELSE FALSE END",
+        dialect.update(),
         dialect.pairs()
     )
 }
@@ -179,9 +186,10 @@ fn found_first(dialect: Dialect) -> String {
 /// Like [`found_first`], of rows that it has shown before: `$1` is their own ids.
 fn found_again(dialect: Dialect) -> String {
     format!(
-        "UPDATE messages SET state = $2, gateway_status = $3, reason = $4, checked_at = $5, updated_at = $5, final_at = $6,
+        "{} messages SET state = $2, gateway_status = $3, reason = $4, checked_at = $5, updated_at = $5, final_at = $6,
             check_at = CASE WHEN $6 IS NOT NULL THEN NULL WHEN check_at <= $7 THEN check_at ELSE $7 END
          WHERE id {} AND state = 'accepted'",
+        dialect.update(),
         dialect.ids(1)
     )
 }
@@ -203,7 +211,7 @@ impl Ledger {
     pub async fn apply_listing(
         &self,
         sender: &SenderId,
-        listed: &[ListedText],
+        listed: &Listing,
         skew: SignedDuration,
         now: Timestamp,
     ) -> Result<Applied> {
@@ -215,7 +223,7 @@ impl Ledger {
     pub async fn apply_look(
         &self,
         sender: &SenderId,
-        listed: &[ListedText],
+        listed: &Listing,
         skew: SignedDuration,
         now: Timestamp,
     ) -> Result<Applied> {
@@ -227,7 +235,7 @@ impl Ledger {
     pub async fn apply_restored(
         &self,
         sender: &SenderId,
-        listed: &[ListedText],
+        listed: &Listing,
         skew: SignedDuration,
         owner: OwnerId,
         now: Timestamp,
@@ -242,7 +250,7 @@ impl Ledger {
     async fn apply(
         &self,
         sender: &SenderId,
-        listed: &[ListedText],
+        listed: &Listing,
         skew: SignedDuration,
         ask_at: Option<Timestamp>,
         unexplained: Unexplained,
@@ -251,7 +259,7 @@ impl Ledger {
         let operation = "apply a reading of the gateway's list";
         let look_at = ms(ask_at.unwrap_or(now + ASKED_AFTER));
         let mut applied = Applied::default();
-        for listed in listed.chunks(2_000) {
+        for listed in listed.pieces(TEXTS_A_COMMIT) {
             let mut became: Vec<(Delivery, u64, Vec<i64>)> = Vec::new();
             let some = quick_tx!(self, operation, |tx, dialect| {
                 let Json(known): Json<Vec<KnownRow>> = sqlx::query_scalar(sql(known_rows(dialect)))

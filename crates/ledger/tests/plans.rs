@@ -163,7 +163,8 @@ async fn way(ledger: &Ledger, analyze: impl AsyncFnOnce()) {
                 delivery: Some(if n % ROWS == ROWS - 2 { Delivery::Pending } else { Delivery::Sent }),
             })
             .collect();
-        let applied = ledger.apply_listing(&sender, &listed, SignedDuration::ZERO, at(second)).await.unwrap();
+        let applied =
+            ledger.apply_listing(&sender, &listed.iter().collect(), SignedDuration::ZERO, at(second)).await.unwrap();
         assert_eq!((applied.found, applied.pending), (299, 1));
         let window = Window { since: at(second).as_second(), until: at(second).as_second() };
         let noted =

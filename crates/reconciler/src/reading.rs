@@ -1,12 +1,11 @@
 //! Reading a window of the list, completely or not at all.
 
 use crate::{Reconciler, RoundError};
-use campaign::{Msisdn, RowId, SenderId, SmsId, budget::CallClass, matching::Listed, sweep::Window};
+use campaign::{Msisdn, RowId, SenderId, SmsId, budget::CallClass, sweep::Window};
 use futures::{StreamExt, TryStreamExt};
 use gateway::{ListQuery, wire};
 use jiff::{SignedDuration, Timestamp};
-use ledger::{Delivery, ListedText, NotedReading};
-use std::{collections::HashSet, sync::Arc};
+use ledger::{Delivery, Listing, NotedReading};
 
 /// Pages that are asked for at a time.
 const PAGES_AT_A_TIME: usize = 8;
@@ -14,18 +13,12 @@ const PAGES_AT_A_TIME: usize = 8;
 /// A window as the list shows it.
 pub(crate) struct Reading {
     /// Texts of type 1, each once.
-    pub(crate) texts: Vec<ListedText>,
+    pub(crate) texts: Listing,
     /// When the reading began, on the ledger's clock.
     pub(crate) began: Timestamp,
 }
 
 impl Reading {
-    /// The ids that have no final status.
-    pub(crate) fn pending(&self) -> Vec<SmsId> {
-        let is_final = |text: &&ListedText| matches!(text.delivery, Some(Delivery::Sent | Delivery::Failed));
-        self.texts.iter().filter(|text| !is_final(text)).map(|text| text.text.sms_id).collect()
-    }
-
     /// What is kept of it for the stories of rows. `row`: only its number was asked for.
     pub(crate) fn noted<'a>(
         &self,
@@ -62,7 +55,7 @@ impl Reconciler {
         let first = self.gateway.list(class, &page(1)).await?;
         self.note_skew(first.clock_skew);
         let (total, last_page) = (first.total, first.last_page);
-        let mut read = Read::default();
+        let mut read = Read { texts: Listing::for_texts(total), ids: Vec::new() };
         read.take(first.rows);
         let mut pages = futures::stream::iter(2..=last_page)
             .map(|number| {
@@ -75,25 +68,26 @@ impl Reconciler {
             still &= next.total == total;
             read.take(next.rows);
         }
+        let distinct = read.distinct();
         #[cfg(feature = "simulated")]
         let (still, total) = match campaign::mutant::Mutant::PageDriftIgnored.is_on() {
-            true => (true, read.ids.len() as u64),
+            true => (true, distinct),
             false => (still, total),
         };
         span.count("pages", u64::from(last_page));
-        span.count("texts", read.ids.len() as u64);
-        if !still || read.ids.len() as u64 != total {
+        span.count("texts", distinct);
+        if !still || distinct != total {
             tracing::warn!(
                 sender = %sender,
                 list.total = total,
-                list.distinct = read.ids.len(),
+                list.distinct = distinct,
                 "the list moved while it was read; the reading does not count"
             );
             span.end("moved");
             return Ok(None);
         }
         span.end("complete");
-        Ok(Some(Reading { texts: read.texts, began }))
+        Ok(Some(Reading { texts: read.texts.in_order(), began }))
     }
 
     /// One page of a window: how many pages there are, and how many of its texts are pending.
@@ -121,31 +115,31 @@ impl Reconciler {
     }
 }
 
-/// What was read of a window so far. A window has thousands of rows and few texts: each text is kept once.
-#[derive(Default)]
+/// What was read of a window so far.
 struct Read {
-    ids: HashSet<i64>,
-    texts: Vec<ListedText>,
-    bodies: HashSet<Arc<str>>,
+    texts: Listing,
+    /// Of all that was listed, whatever its type.
+    ids: Vec<i64>,
 }
 
 impl Read {
     fn take(&mut self, page: Vec<wire::Sms>) {
         for row in page {
-            if !self.ids.insert(row.sms_id) || row.message_type != wire::MessageType::Sent {
-                continue;
+            self.ids.push(row.sms_id);
+            if row.message_type == wire::MessageType::Sent {
+                let destination = row.destination.parse().ok().and_then(Msisdn::from_digits);
+                let time = row.sent_at().as_second();
+                self.texts.push(SmsId(row.sms_id), destination, time, &row.text, delivery(&row.delivery_status));
             }
-            let text = self.bodies.get(row.text.as_str()).map(Arc::clone).unwrap_or_else(|| {
-                let body: Arc<str> = row.text.as_str().into();
-                self.bodies.insert(Arc::clone(&body));
-                body
-            });
-            let destination = row.destination.parse().ok().and_then(Msisdn::from_digits);
-            self.texts.push(ListedText {
-                delivery: delivery(&row.delivery_status),
-                text: Listed { sms_id: SmsId(row.sms_id), destination, time: row.sent_at().as_second(), text },
-            });
         }
+    }
+
+    /// How many ids were listed.
+    fn distinct(&mut self) -> u64 {
+        let mut ids = std::mem::take(&mut self.ids);
+        ids.sort_unstable();
+        ids.dedup();
+        ids.len() as u64
     }
 }
 

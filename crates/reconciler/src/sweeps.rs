@@ -7,7 +7,7 @@ use campaign::{
     sweep::{self, Follow, Unread, Window},
 };
 use jiff::{SignedDuration, Timestamp};
-use ledger::{OpenAttempt, PendingWindow};
+use ledger::{Listing, OpenAttempt, PendingWindow};
 use std::time::Duration;
 
 /// Recipients that one window should list at most.
@@ -76,8 +76,8 @@ impl Reconciler {
                 // Calls of this sender may have begun while the list of another one was read.
                 attempts = self.ledger.open_attempts(ATTEMPTS_A_ROUND).await?;
             }
-            let of_sender: Vec<OpenAttempt> = attempts.iter().filter(|of| of.sender == *sender).cloned().collect();
-            swept |= odd.set_aside(self.sweep_sender(sender, &of_sender, share).await)?;
+            let of_sender = attempts.chunk_by(|a, b| a.sender == b.sender).find(|of| of[0].sender == *sender);
+            swept |= odd.set_aside(self.sweep_sender(sender, of_sender.unwrap_or_default(), share).await)?;
         }
         odd.told().map(|()| swept)
     }
@@ -122,7 +122,7 @@ impl Reconciler {
         let attempts = self.ledger.open_attempts(ATTEMPTS_A_ROUND).await?;
         let of_sender: Vec<OpenAttempt> = attempts.into_iter().filter(|attempt| attempt.sender == *sender).collect();
         // Which of the pending texts are ours is known once the window is applied.
-        let pending = read.reading.pending().len() as u64;
+        let pending = read.reading.texts.pending().count() as u64;
         self.read_next(&of_sender, Some(read.cursor(pending))).await
     }
 
@@ -253,7 +253,7 @@ impl Reconciler {
         // Where texts take minutes, so do those that were not final yet.
         let again = self.settings.first_look.max(learned / 4);
         let seen = PendingWindow { id: -1, window: *window, listed, looks: 1 };
-        self.follow(sender, &reading.pending(), seen, pending, again).await?;
+        self.follow(sender, &reading.texts, seen, pending, again).await?;
         self.ledger.advance_cursor(sender, swept_to, learned).await?;
         self.pass(passed, *first_look).await
     }
@@ -283,7 +283,7 @@ impl Reconciler {
         let applied = self.ledger.apply_listing(sender, &reading.texts, skew, now).await?;
         self.ledger.note_reading(&reading.noted(sender, None, window.window, applied.found, skew), now).await?;
         let seen = PendingWindow { listed: reading.texts.len() as u64, looks: window.looks + 1, ..window };
-        self.follow(sender, &reading.pending(), seen, applied.pending, self.settings.first_look).await?;
+        self.follow(sender, &reading.texts, seen, applied.pending, self.settings.first_look).await?;
         Ok(true)
     }
 
@@ -291,7 +291,7 @@ impl Reconciler {
     async fn follow(
         &self,
         sender: &SenderId,
-        pending: &[campaign::SmsId],
+        texts: &Listing,
         window: PendingWindow,
         rows_pending: u64,
         first_wait: SignedDuration,
@@ -304,7 +304,7 @@ impl Reconciler {
             Follow::Done => self.ledger.drop_window(window.id).await?,
             Follow::Reread if !too_old => self.ledger.keep_window(sender, &window, at).await?,
             Follow::Details | Follow::Reread => {
-                self.ledger.ask_details(pending, at).await?;
+                self.ledger.ask_details(&texts.pending().collect::<Vec<_>>(), at).await?;
                 self.ledger.drop_window(window.id).await?;
             }
         }

@@ -310,7 +310,11 @@ impl Bench {
     }
 
     pub(crate) async fn apply(&self, listed: &[ListedText], second: i64) -> Applied {
-        let applied = self.ledger.apply_listing(&sender(SHOP), listed, SignedDuration::ZERO, at(second)).await.unwrap();
+        let applied = self
+            .ledger
+            .apply_listing(&sender(SHOP), &listed.iter().collect(), SignedDuration::ZERO, at(second))
+            .await
+            .unwrap();
         self.stepped(second).await;
         applied
     }

@@ -97,9 +97,9 @@ async fn pending_rows_that_a_look_found_are_asked_for_at_once(bench: &Bench) {
     let (_, _) = bench.lost("one", &[1], 1).await;
     let list = [listed(1, 1, "hello", 2, PENDING)];
     // In the same commit: after a crash between two, nothing would ever ask for them again.
-    bench.ledger.apply_look(&sender(SHOP), &list, SignedDuration::ZERO, at(20)).await.unwrap();
+    bench.ledger.apply_look(&sender(SHOP), &list.iter().collect(), SignedDuration::ZERO, at(20)).await.unwrap();
     assert_eq!(bench.ledger.due_details(10, at(20)).await.unwrap().len(), 1);
-    bench.ledger.apply_look(&sender(SHOP), &list, SignedDuration::ZERO, at(25)).await.unwrap();
+    bench.ledger.apply_look(&sender(SHOP), &list.iter().collect(), SignedDuration::ZERO, at(25)).await.unwrap();
     assert_eq!(bench.ledger.due_details(10, at(20)).await.unwrap().len(), 1, "and not later for being seen twice");
     bench.apply(&[listed(1, 1, "hello", 2, SENT)], 30).await;
     assert!(bench.ledger.due_details(10, at(99)).await.unwrap().is_empty());

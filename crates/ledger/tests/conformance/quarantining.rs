@@ -54,7 +54,11 @@ async fn nothing_is_fed_claimed_or_begun_in_quarantine(bench: &Bench) {
 
 async fn apply(bench: &Bench, texts: &[ListedText], second: i64) -> Applied {
     let (sender, owner) = (sender(SHOP), bench.owner.id());
-    let applied = bench.ledger.apply_restored(&sender, texts, SignedDuration::ZERO, owner, at(second)).await.unwrap();
+    let applied = bench
+        .ledger
+        .apply_restored(&sender, &texts.iter().collect(), SignedDuration::ZERO, owner, at(second))
+        .await
+        .unwrap();
     // Queued, accepted and sent in one commit.
     bench.forget_states();
     bench.stepped(second).await;

@@ -177,7 +177,7 @@ impl World {
             }
             Call::SweepOwners => format!("{}", ledger.sweep_owners(LEASE, SEND_LIMIT, now).await.unwrap()),
             Call::List(texts, look) => {
-                let texts = self.texts(texts).await;
+                let texts = self.texts(texts).await.iter().collect();
                 let shop = sender(SHOP);
                 let applied = if *look {
                     ledger.apply_look(&shop, &texts, SignedDuration::ZERO, now).await
