@@ -12,6 +12,7 @@ use crate::{
 };
 use campaign::{AttemptId, ChunkId, Msisdn, RowId, SenderId, resolve::HoldReason};
 use jiff::Timestamp;
+use sqlx::types::Json;
 
 /// An attempt whose texts are not all found yet.
 #[derive(Clone, Debug)]
@@ -40,7 +41,7 @@ pub struct OpenAttempt {
     pub before: Option<(Timestamp, Vec<RowId>)>,
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(serde::Deserialize)]
 struct AttemptRow {
     id: i64,
     sender: String,
@@ -87,17 +88,20 @@ impl Ledger {
     /// Attempts whose texts are not all found, oldest first, for each sender that has any.
     pub async fn open_attempts(&self, at_most: u32) -> Result<Vec<OpenAttempt>> {
         let operation = "read the attempts that are open";
-        let rows: Vec<AttemptRow> = read_conn!(self, operation, |conn, dialect| {
-            sqlx::query_as(
-                "SELECT id, sender, chunk_id, state, sending_at, ended_at, recipients, look_at, looks, looked_at, absent
-                 FROM attempts WHERE state IN ('sending', 'accepted', 'unknown') AND sending_at IS NOT NULL
-                 ORDER BY sender, id LIMIT $1 + 0",
-            )
-            .bind(i64::from(at_most))
-            .fetch_all(&mut *conn)
-            .await
-            .during(operation)?
+        let columns =
+            "id, sender, chunk_id, state, sending_at, ended_at, recipients, look_at, looks, looked_at, absent";
+        let Json(mut rows): Json<Vec<AttemptRow>> = read_conn!(self, operation, |conn, dialect| {
+            let open = format!(
+                "(SELECT {columns} FROM attempts WHERE state IN ('sending', 'accepted', 'unknown') AND sending_at IS NOT NULL
+                    ORDER BY sender, id LIMIT $1 + 0) AS open"
+            );
+            sqlx::query_scalar(sql(dialect.packed(columns, &open)))
+                .bind(i64::from(at_most))
+                .fetch_one(&mut *conn)
+                .await
+                .during(operation)?
         });
+        rows.sort_unstable_by(|a, b| (&a.sender, a.id).cmp(&(&b.sender, b.id)));
         Ok(rows
             .into_iter()
             .filter_map(|row| {
