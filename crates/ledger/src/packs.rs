@@ -129,7 +129,7 @@ impl AlikeRow {
 pub(crate) fn kept_from_sending(dialect: Dialect) -> String {
     let numbers = dialect.ids(1);
     format!(
-        "SELECT (SELECT count(*) FROM suppressions s WHERE s.destination {numbers} AND (s.sender = '' OR s.sender = $2))
+        "SELECT (SELECT count(*) FROM suppressions s WHERE s.destination {numbers} AND s.sender IN ('', $2))
               + (SELECT count(*) FROM messages o WHERE o.sender = $2 AND o.destination {numbers} AND {LIVE})"
     )
 }
