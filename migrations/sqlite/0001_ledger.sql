@@ -88,6 +88,7 @@ CREATE TABLE messages (
     attempts        BIGINT NOT NULL DEFAULT 0,
     attempt_id      BIGINT,
     live            BIGINT,  -- 1 while its text may be out and has no sms_id: what an index hangs on is not written anew with each state
+    held            BIGINT,  -- 1 while it is held, for the same reason
     sent_via        TEXT   CONSTRAINT calls_that_send CHECK (sent_via IS NULL OR sent_via = 'bulk' OR sent_via = 'send'),
     sms_id          BIGINT,
     id_source       TEXT   CONSTRAINT sources_of_ids CHECK (id_source IS NULL OR id_source = 'list' OR id_source = 'response'),
@@ -111,6 +112,7 @@ CREATE TABLE messages (
         (state = 'queued' OR attempt_id IS NOT NULL OR (state <> 'sending' AND state <> 'unknown')),
     CONSTRAINT a_live_row_is_marked CHECK (CASE WHEN state = 'queued' THEN live IS NULL ELSE
         (live IS NOT NULL) = (sms_id IS NULL AND (state = 'sending' OR state = 'unknown' OR state = 'held' OR state = 'accepted')) END),
+    CONSTRAINT a_held_row_is_marked CHECK ((held IS NOT NULL) = (state = 'held')),
     CONSTRAINT an_sms_id_has_a_source CHECK
         ((sms_id IS NULL AND id_source IS NULL) OR (sms_id IS NOT NULL AND id_source IS NOT NULL)),
     CONSTRAINT a_final_status_has_an_sms_id CHECK
@@ -122,10 +124,11 @@ CREATE TABLE messages (
 CREATE UNIQUE INDEX an_sms_id_is_claimed_once ON messages (sms_id) WHERE sms_id IS NOT NULL;
 -- Two open attempts to one number from one sender can't be told apart in the gateway's list.
 CREATE UNIQUE INDEX one_open_attempt_per_recipient ON messages (sender, destination) WHERE live IS NOT NULL;
--- Rows that a person decided about without knowing: their texts may be listed yet.
+-- Rows that a person decided about without knowing: their texts may be listed yet. So that their state can be left out, those that
+-- the gateway refused are in it, too.
 CREATE INDEX decided_unfound ON messages (sender, destination)
-    WHERE sms_id IS NULL AND attempt_id IS NOT NULL AND (state = 'sent' OR state = 'cancelled');
-CREATE INDEX held_rows ON messages (campaign_id, id) WHERE state = 'held';
+    WHERE sms_id IS NULL AND attempt_id IS NOT NULL AND final_at IS NOT NULL;
+CREATE INDEX held_rows ON messages (campaign_id, id) WHERE held IS NOT NULL;
 CREATE UNIQUE INDEX a_row_is_retried_once ON messages (retry_of) WHERE retry_of IS NOT NULL;
 CREATE INDEX details_due ON messages (check_at) WHERE check_at IS NOT NULL;
 

@@ -250,7 +250,7 @@ impl Ledger {
                 return Ok(0);
             }
             let held = sqlx::query(sql(format!(
-                "UPDATE messages SET state = 'held', reason = $2, updated_at = $3
+                "UPDATE messages SET state = 'held', held = 1, reason = $2, updated_at = $3
                  WHERE id {} AND attempt_id = $4 AND sms_id IS NULL AND state IN ('unknown', 'accepted')",
                 dialect.ids(1)
             )))
@@ -278,7 +278,7 @@ impl Ledger {
                 return Ok((0, 0));
             }
             let held = sqlx::query(sql(format!(
-                "UPDATE messages SET state = 'held', reason = $2, updated_at = $3
+                "UPDATE messages SET state = 'held', held = 1, reason = $2, updated_at = $3
                  WHERE id {} AND attempt_id = $4 AND sms_id IS NULL AND state = 'unknown' AND resends > 0",
                 dialect.ids(1)
             )))

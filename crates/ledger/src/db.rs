@@ -269,6 +269,9 @@ const MIGRATION_TRIES: u32 = 5;
 /// How long a transaction waits on Postgres for its process to go on, in milliseconds.
 const FROZEN_AFTER: &str = "5000";
 
+/// How long an idle connection is taken to be alive.
+const ASK_AFTER: Duration = Duration::from_secs(1);
+
 /// How long to try to open a file that others are just making.
 const OPEN_WITHIN: Duration = Duration::from_secs(10);
 
@@ -348,6 +351,16 @@ impl Ledger {
             let pool = PgPoolOptions::new()
                 .max_connections(8)
                 .acquire_timeout(Duration::from_secs(10))
+                // A connection is asked whether it lives when it is given back: not once more if that was a moment ago.
+                .test_before_acquire(false)
+                .before_acquire(|connection, since| {
+                    Box::pin(async move {
+                        if since.idle_for > ASK_AFTER {
+                            connection.ping().await?;
+                        }
+                        Ok(true)
+                    })
+                })
                 .connect_with(options)
                 .await
                 .during(operation)?;

@@ -152,9 +152,9 @@ impl Ledger {
         let decided: HashSet<i64> = write_tx!(self, operation, |tx, dialect| {
             // Locked in the order of their ids: two persons who name the same rows can't wait for each other.
             let decided: Vec<i64> = sqlx::query_scalar(sql(format!(
-                "UPDATE messages SET state = $3, live = NULL, reason = $4, check_at = NULL, updated_at = $2, {set}
+                "UPDATE messages SET state = $3, live = NULL, held = NULL, reason = $4, check_at = NULL, updated_at = $2, {set}
                  WHERE state = 'held' AND id IN (SELECT m.id FROM messages m
-                    WHERE m.id {} AND m.state = 'held' AND m.campaign_id = $5 ORDER BY m.id{})
+                    WHERE m.id {} AND m.held IS NOT NULL AND m.campaign_id = $5 ORDER BY m.id{})
                  RETURNING id",
                 dialect.ids(1),
                 dialect.for_update()
@@ -271,7 +271,7 @@ impl Ledger {
         let found: Vec<(i64, i64)> = read_conn!(self, operation, |conn, dialect| {
             sqlx::query_as(
                 "SELECT id, row_number FROM messages
-                 WHERE campaign_id = $1 AND state = 'held' AND row_number BETWEEN $2 AND $3 ORDER BY row_number",
+                 WHERE campaign_id = $1 AND held IS NOT NULL AND row_number BETWEEN $2 AND $3 ORDER BY row_number",
             )
             .bind(campaign.0)
             .bind(i64::from(first))

@@ -172,7 +172,7 @@ fn known_rows(dialect: Dialect) -> String {
 /// conditions for true of one row at most, and then compares all rows with all pairs.
 fn found_first(dialect: Dialect) -> String {
     format!(
-        "{} messages SET sms_id = pairs.key, id_source = 'list', live = NULL, state = $2, gateway_status = $3,
+        "{} messages SET sms_id = pairs.key, id_source = 'list', live = NULL, held = NULL, state = $2, gateway_status = $3,
             reason = $4, found_at = $5, checked_at = $5, updated_at = $5, final_at = $6,
             check_at = CASE WHEN $6 IS NULL THEN coalesce(check_at, $7) END
          FROM {}

@@ -123,18 +123,14 @@ impl AlikeRow {
     }
 }
 
-/// How many of the numbers in the JSON array `$1` have opted out of the sender `$2`, or have a live row from it.
+/// How much keeps the numbers in the JSON array `$1` from being texted by the sender `$2`: opt-outs and live rows.
 ///
-/// Scalar subqueries of at most one row: an EXISTS may be hashed by Postgres, which then reads the whole table for one chunk.
+/// Each counted for all numbers at once: for Postgres these are two lookups, not two for each number.
 pub(crate) fn kept_from_sending(dialect: Dialect) -> String {
-    let numbers = match dialect {
-        Dialect::Sqlite => "json_each($1) AS n",
-        Dialect::Postgres => "(SELECT value::bigint AS value FROM json_array_elements_text($1::json)) AS n",
-    };
+    let numbers = dialect.ids(1);
     format!(
-        "SELECT count(*) FROM {numbers}
-         WHERE (SELECT 1 FROM suppressions s WHERE s.destination = n.value AND s.sender IN ('', $2) LIMIT 1) IS NOT NULL
-            OR (SELECT o.state FROM messages o WHERE o.sender = $2 AND o.destination = n.value AND {LIVE}) IS NOT NULL"
+        "SELECT (SELECT count(*) FROM suppressions s WHERE s.destination {numbers} AND s.sender IN ('', $2))
+              + (SELECT count(*) FROM messages o WHERE o.sender = $2 AND o.destination {numbers} AND {LIVE})"
     )
 }
 

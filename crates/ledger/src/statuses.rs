@@ -205,7 +205,8 @@ impl Ledger {
         quick_tx!(self, operation, |tx, dialect| {
             sqlx::query(
                 "UPDATE messages SET state = $3, reason = $4, gateway_status = coalesce($5, gateway_status),
-                    checked_at = $6, updated_at = $6, checks = checks + 1, check_at = $7, final_at = $8
+                    checked_at = $6, updated_at = $6, checks = checks + 1, check_at = $7, final_at = $8,
+                    held = CASE WHEN $3 = 'held' THEN 1 END
                  WHERE id = $1 AND sms_id = $2 AND state = 'accepted'",
             )
             .bind(due.row.0)

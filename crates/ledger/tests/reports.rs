@@ -183,7 +183,8 @@ async fn a_held_row_is_listed_with_what_is_known_about_it(url: &str) {
     let loaded = loaded(url).await;
     loaded.sent(0, Outcome::Ambiguous { why: Ambiguous::TimedOut }).await;
     assert!(loaded.ledger.held_rows(None).await.unwrap().is_empty());
-    tamper(url, "UPDATE messages SET state = 'held', live = 1, reason = 'never listed' WHERE row_number = 3").await;
+    tamper(url, "UPDATE messages SET state = 'held', held = 1, live = 1, reason = 'never listed' WHERE row_number = 3")
+        .await;
     let held = loaded.ledger.held_rows(None).await.unwrap();
     assert_eq!((held.len(), held[0].row_number, held[0].reason.as_str()), (1, 3, "never listed"));
     assert!(held[0].outcome.is_some());

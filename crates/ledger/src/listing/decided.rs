@@ -8,7 +8,8 @@
 pub(super) const DECIDED: &str =
     "SELECT m.id, m.attempt_id, m.destination, t.body, coalesce(a.sending_at, a.formed_at), m.campaign_id
      FROM messages m JOIN texts t ON t.id = m.text_id JOIN attempts a ON a.id = m.attempt_id
-     WHERE m.sender = $2 AND m.sms_id IS NULL AND m.attempt_id IS NOT NULL AND (m.state = 'sent' OR m.state = 'cancelled')
+     WHERE m.sender = $2 AND m.sms_id IS NULL AND m.attempt_id IS NOT NULL AND m.final_at IS NOT NULL
+       AND (m.state = 'sent' OR m.state = 'cancelled')
        AND m.destination ";
 
 /// Explains listed texts that no open row explains by rows that a person decided about. Open rows come first: a decided one

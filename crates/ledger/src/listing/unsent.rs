@@ -157,7 +157,7 @@ macro_rules! explain_by_unsent {
                         .rows_affected()
                     }
                     None => sqlx::query(sql(format!(
-                        "UPDATE messages SET state = 'held', live = 1, reason = $2, not_before = NULL, sent_via = 'bulk', attempt_id = $3,
+                        "UPDATE messages SET state = 'held', held = 1, live = 1, reason = $2, not_before = NULL, sent_via = 'bulk', attempt_id = $3,
                             attempts = attempts + 1, attempted_at = $4, updated_at = $4
                          WHERE id = $1 AND sms_id IS NULL AND state IN ('queued', 'scheduled')
                             AND NOT EXISTS (SELECT 1 FROM messages o WHERE o.sender = messages.sender

@@ -60,7 +60,7 @@ impl Ledger {
             let attempts: Vec<(String, i64, i64, Option<i64>)> =
                 sqlx::query_as(ATTEMPTS).fetch_all(&mut *conn).await.during(operation)?;
             let (held, unexplained, quarantined): (i64, i64, i64) = sqlx::query_as(
-                "SELECT (SELECT count(*) FROM messages WHERE state = 'held'), (SELECT count(*) FROM unexplained),
+                "SELECT (SELECT count(*) FROM messages WHERE held IS NOT NULL), (SELECT count(*) FROM unexplained),
                         (SELECT count(*) FROM quarantine WHERE since IS NOT NULL)",
             )
             .fetch_one(&mut *conn)

@@ -66,7 +66,7 @@ impl Ledger {
         let operation = "read what is wrong";
         let found: (i64, i64, Option<i64>) = read_conn!(self, operation, |conn, dialect| {
             sqlx::query_as(
-                "SELECT (SELECT count(*) FROM messages WHERE state = 'held'), (SELECT count(*) FROM unexplained),
+                "SELECT (SELECT count(*) FROM messages WHERE held IS NOT NULL), (SELECT count(*) FROM unexplained),
                         (SELECT max(checked_at) FROM senders)",
             )
             .fetch_one(&mut *conn)

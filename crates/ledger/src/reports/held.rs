@@ -60,7 +60,7 @@ impl Ledger {
                         coalesce(m.reason, '') AS reason, m.attempted_at, a.outcome, coalesce(a.looks, 0) AS looks,
                         a.looked_at, m.sms_id, m.updated_at
                  FROM messages m JOIN campaigns c ON c.id = m.campaign_id LEFT JOIN attempts a ON a.id = m.attempt_id
-                 WHERE m.state = 'held' AND (c.name = $1 OR $1 IS NULL) ORDER BY m.campaign_id, m.row_number",
+                 WHERE m.held IS NOT NULL AND (c.name = $1 OR $1 IS NULL) ORDER BY m.campaign_id, m.row_number",
             )
             .bind(campaign)
             .fetch_all(&mut *conn)

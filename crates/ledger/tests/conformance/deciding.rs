@@ -217,7 +217,7 @@ async fn five_thousand_rows_are_decided_quickly(bench: &Bench) {
     let launched = bench.campaign_in_chunks("big", &numbers).await;
     // Opens their packs.
     bench.ledger.reschedule(launched.id, NewTimes::default(), ANN, at(1)).await.unwrap();
-    bench.raw.execute("UPDATE messages SET state = 'held', live = 1, attempt_id = NULL").await.unwrap();
+    bench.raw.execute("UPDATE messages SET state = 'held', held = 1, live = 1, attempt_id = NULL").await.unwrap();
     for chunk in &launched.chunks {
         rows.extend((0..500).map(|n| chunk.row(n)));
     }
