@@ -1,7 +1,5 @@
-//! The way of a chunk from the queue to the gateway: claim, send, record.
-//!
-//! A chunk is claimed by one worker at a time; its batches are written down with their destinations before a byte of
-//! them may leave. Each value is consumed by the step that uses it up: a batch can be started once and recorded once.
+//! A chunk's way out of the queue: it is claimed by one worker at a time, and its batches are written down with their destinations
+//! before a byte of them may leave. Each value is consumed by the step that uses it up: a batch can be begun once.
 
 use crate::{
     ErrorKind, Ledger, OwnerGuard, Result,
@@ -12,7 +10,8 @@ use crate::{
     packs::{AlikePack, InsertClaimed as _, WholePack, take_pack, unpack},
     rates::{BEHIND_RATE, lock_sender_rates, turns},
     time::{instant, ms},
-    transitions::{release_attempt, rest_chunk, wake_chunk},
+    transitions::{release_attempt, wake_chunk},
+    writer::later,
 };
 use campaign::{
     AttemptId, ChunkId, Msisdn, OwnerId, RowId, SenderId,
@@ -23,7 +22,6 @@ use jiff::Timestamp;
 use sqlx::types::Json;
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
-    ops::RangeInclusive,
     sync::Arc,
 };
 
@@ -61,7 +59,7 @@ pub struct ClaimedBatch {
     /// The earliest time at which a row of it expires or its hours end.
     pub valid_until: Option<Timestamp>,
     /// The opt-outs that were entered up to its claim, which looked at each.
-    opt_outs: i64,
+    pub(crate) opt_outs: i64,
 }
 
 /// A batch that is marked as being sent. It ends by [`Ledger::record`] or [`Ledger::take_back`], or as unknown.
@@ -100,25 +98,6 @@ impl SendingBatch {
     }
 }
 
-/// Whether a batch may go out now.
-#[derive(Debug)]
-pub enum Start {
-    /// It is marked: send it now, within seconds.
-    Send(SendingBatch),
-    /// It was taken back: its rows are queued again, or someone else's by now.
-    TakenBack,
-}
-
-/// Which of some batches may go out now.
-#[derive(Debug)]
-pub struct Begun {
-    /// Of each, in the order in which they were given.
-    pub starts: Vec<Start>,
-    /// The how manieth begun calls of the ledger they are: no other ones have these numbers, unless the ledger was restored.
-    /// None when it is in quarantine, and none may go out.
-    pub calls: Option<RangeInclusive<i64>>,
-}
-
 /// A live row: its text may be on its way and is not yet told apart by an `sms_id`. The words of the index
 /// `one_open_attempt_per_recipient`.
 pub(crate) const LIVE: &str = "o.live IS NOT NULL";
@@ -136,33 +115,6 @@ fn insert_attempts(dialect: Dialect) -> String {
          SELECT $1, $2, 'formed', $3, $4, value->>0, (value->>1){of}, value->>2, value->>3, (value->>4){of}, (value->>5){of},
                 (value->>6){of}
          FROM {each} RETURNING first_row, id"
-    )
-}
-
-/// Marks attempts as being sent: `$1` their ids, `$2` their owners, `$3` now. Answers those that are. `look`: somebody has opted out since
-/// their rows were looked at.
-///
-/// Scalar subqueries: as joins, and beside a look at rows that is never made, Postgres reads all attempts of the campaign.
-fn starts(dialect: Dialect, look: bool) -> String {
-    #[cfg(feature = "simulated")]
-    let look = look && !campaign::mutant::Mutant::OptOutCheckedBeforeClaimOnly.is_on();
-    let nobody_opted_out = if look {
-        "AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.id BETWEEN attempts.first_row AND attempts.last_row
-                            AND m.attempt_id = attempts.id
-                            AND EXISTS (SELECT 1 FROM suppressions s
-                                        WHERE s.destination = m.destination AND s.sender IN ('', m.sender)))"
-    } else {
-        ""
-    };
-    format!(
-        "UPDATE attempts SET state = 'sending', sending_at = $3
-         WHERE id {} AND state = 'formed' AND owner_id {}
-           AND (SELECT c.state FROM campaigns c WHERE c.id = attempts.campaign_id) = 'active'
-           AND (SELECT w.id FROM owners w WHERE w.id = attempts.owner_id AND w.ended_at IS NULL) IS NOT NULL
-           {nobody_opted_out}
-         RETURNING id",
-        dialect.ids(1),
-        dialect.ids(2)
     )
 }
 
@@ -268,11 +220,7 @@ macro_rules! write_attempts {
                 });
                 let claim = WholePack { chunk: $chunk, campaign: $campaign, pack, attempts: attempts.collect(), now: ms($now) };
                 let written = $tx.insert_claimed(claim).await.during($operation)?;
-                sqlx::query("DELETE FROM packs WHERE chunk_id = $1")
-                    .bind($chunk.0)
-                    .execute(&mut *$tx)
-                    .await
-                    .during($operation)?;
+                later!($tx, "DELETE FROM packs WHERE chunk_id = $1", [$chunk.0]).during($operation)?;
                 written
             }
             None => {
@@ -353,13 +301,9 @@ impl Ledger {
                 break 'claim Claim::NotForUs;
             }
             let runs = found.campaign_state == "active" && found.quarantined == 0;
-            sqlx::query("UPDATE chunks SET state = $2, owner_id = $3, feeds = 0 WHERE id = $1 AND state = 'fed'")
-                .bind(chunk.0)
-                .bind(if runs { "working" } else { "waiting" })
-                .bind(owner.0)
-                .execute(&mut *tx)
-                .await
-                .during(operation)?;
+            let taken = "UPDATE chunks SET state = $2, owner_id = $3, feeds = 0 WHERE id = $1 AND state = 'fed'";
+            let state = if runs { "working" } else { "waiting" };
+            later!(tx, taken, [chunk.0, state, owner.0]).during(operation)?;
             if runs {
                 let pack = take_pack!(tx, dialect, chunk, operation);
                 let mut candidates = match &pack {
@@ -441,7 +385,10 @@ impl Ledger {
                     candidates.iter().filter_map(|row| Some((row.id, ends(row)?))).collect();
                 let halved = halved.and_then(|max| usize::try_from(max).ok()).unwrap_or(usize::MAX);
                 let batches = batch::form(sendable(candidates), batch_len_max.min(halved));
-                let texts = text_bodies!(tx, dialect, batches.iter().map(|batch| batch.text.0), operation);
+                let texts = match &pack {
+                    Some(AlikePack { text_id, body, .. }) => HashMap::from([(*text_id, Arc::from(body.as_str()))]),
+                    None => text_bodies!(tx, dialect, batches.iter().map(|batch| batch.text.0), operation),
+                };
                 let ids_of = write_attempts!(tx, dialect, (campaign, chunk, owner), whole, &batches, now, operation);
                 let claimed = batches.into_iter().map(|batch| ClaimedBatch {
                     attempt: ids_of[&first_row(&batch)],
@@ -468,68 +415,6 @@ impl Ledger {
         Ok(claim)
     }
 
-    /// Marks a batch as being sent: [`Ledger::start_all`] of one.
-    pub async fn start(&self, batch: ClaimedBatch, now: Timestamp) -> Result<Start> {
-        let mut begun = self.start_all(vec![batch], now).await?;
-        Ok(begun.starts.pop().unwrap_or(Start::TakenBack))
-    }
-
-    /// Marks batches as being sent, each unless it was taken back, its campaign was paused, a row of it expired, somebody in it
-    /// has opted out, or this process was taken for dead. After this commit a crash leaves the outcomes unknown, never unsent.
-    pub async fn start_all(&self, batches: Vec<ClaimedBatch>, now: Timestamp) -> Result<Begun> {
-        let operation = "mark a batch as being sent";
-        let in_time = |batch: &&ClaimedBatch| batch.valid_until.is_none_or(|until| until > now);
-        let ids = json_ids(batches.iter().filter(in_time).map(|batch| batch.attempt.0));
-        let owners = json_ids(batches.iter().map(|batch| batch.owner.0).collect::<BTreeSet<_>>());
-        // Most often nobody has opted out since their claims: then their rows need not be looked at again.
-        let claimed_at = batches.iter().map(|batch| batch.opt_outs).min();
-        let looked_at = claimed_at.filter(|least| batches.iter().all(|batch| batch.opt_outs == *least));
-        let (started, calls) = write_tx!(self, operation, |tx, dialect| {
-            pass_gate!(tx, Gate::Claim, dialect, operation);
-            // Locks the row: a quarantine that begins at this moment is seen, and numbers are in the order of the commits.
-            let begun: Option<(i64, i64)> = sqlx::query_as(
-                "UPDATE quarantine SET started = started + $1 WHERE since IS NULL RETURNING started, opt_outs",
-            )
-            .bind(count(batches.len()))
-            .fetch_optional(&mut *tx)
-            .await
-            .during(operation)?;
-            let started: HashSet<i64> = match begun {
-                None => HashSet::new(),
-                Some((_, opt_outs)) => sqlx::query_scalar(sql(starts(dialect, looked_at != Some(opt_outs))))
-                    .bind(&ids)
-                    .bind(&owners)
-                    .bind(ms(now))
-                    .fetch_all(&mut *tx)
-                    .await
-                    .during(operation)?
-                    .into_iter()
-                    .collect(),
-            };
-            let mut unstarted: Vec<_> = batches.iter().filter(|batch| !started.contains(&batch.attempt.0)).collect();
-            // In an order that all keep: or two processes may wait for each other's rows.
-            unstarted.sort_unstable_by_key(|batch| batch.chunk);
-            for batch in unstarted {
-                release_attempt!(
-                    tx,
-                    batch.attempt.0,
-                    batch.chunk,
-                    "'formed'",
-                    "not begun",
-                    None::<i64>,
-                    now,
-                    operation
-                );
-            }
-            (started, begun.map(|(last, _)| last - count(batches.len()) + 1..=last))
-        });
-        let starts = batches.into_iter().map(|batch| match started.contains(&batch.attempt.0) {
-            true => Start::Send(SendingBatch(batch)),
-            false => Start::TakenBack,
-        });
-        Ok(Begun { starts: starts.collect(), calls })
-    }
-
     /// Takes back a batch of which certainly no byte has left, begun or not: its rows are queued again.
     pub async fn take_back(&self, unsent: Unsent, why: &'static str, now: Timestamp) -> Result<()> {
         let operation = "take a batch back unsent";
@@ -548,19 +433,10 @@ impl Ledger {
         });
         Ok(())
     }
-
-    /// Ends the work on a chunk: it is done, or waits until its next row is due.
-    pub async fn finish_chunk(&self, chunk: ChunkId, owner: &OwnerGuard, now: Timestamp) -> Result<()> {
-        let operation = "finish a chunk";
-        quick_tx!(self, operation, |tx, dialect| {
-            rest_chunk!(tx, dialect, chunk, owner.id().0, now, operation);
-        });
-        Ok(())
-    }
 }
 
 /// A number of things as the database has it.
-fn count(things: usize) -> i64 {
+pub(crate) fn count(things: usize) -> i64 {
     i64::try_from(things).unwrap_or(i64::MAX)
 }
 

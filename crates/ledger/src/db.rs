@@ -160,11 +160,10 @@ macro_rules! write_tx {
                 let mut turn = $crate::error::During::during(db.only.turn($operation).await, $operation)?;
                 #[cfg(not(feature = "simulated"))]
                 let mut turn = $crate::error::During::during(db.$pool.turn().await, $operation)?;
-                let mut $tx = turn.begin();
+                let mut $tx = turn.begin($operation);
                 let out = $body;
                 #[cfg(feature = "simulated")]
                 let changes = db.only.commits(&mut $tx, $operation).await?;
-                crash::before_commit($operation);
                 $crate::error::During::during($tx.commit().await, $operation)?;
                 // Others write while this one waits for the disk.
                 #[cfg(not(feature = "simulated"))]
@@ -202,8 +201,8 @@ macro_rules! wait_for_disk {
 }
 
 /// Like [`write_tx`], for what may be lost with the machine, together with all that came after it: SQLite does not wait for the
-/// disk. The next commit that waits, as each does that lets a call go out, waits for this one, too. A process that dies loses
-/// nothing by it.
+/// disk. Whoever waits for the disk next waits for this one, too, as each does that lets a call go out (`Ledger::lasting`). A process
+/// that dies loses nothing by it.
 ///
 /// Not for Postgres: there the server can crash alone, and its clients go on with what it has forgotten.
 macro_rules! quick_tx {

@@ -31,6 +31,7 @@ mod reports;
 mod reschedule;
 mod retention;
 mod retry;
+mod rounds;
 #[cfg(feature = "simulated")]
 pub mod simulated;
 mod statuses;
@@ -42,7 +43,7 @@ mod writer;
 
 pub use attempts::OpenAttempt;
 pub use campaign::token::TokenPhase;
-pub use claims::{Begun, Claim, ClaimedBatch, SendingBatch, Start, Unsent};
+pub use claims::{Claim, ClaimedBatch, SendingBatch, Unsent};
 pub use db::{Ledger, Schema};
 pub use decisions::{Decided, EarlierDecision, FoundRow, Todo, Verdict};
 pub use error::{Error, ErrorKind, chain};
@@ -64,6 +65,7 @@ pub use reports::{
 pub use reschedule::{NewTimes, Rescheduled};
 pub use retention::{Purged, Retention};
 pub use retry::{Retriable, Retry};
+pub use rounds::{MarkedBatch, Round, Rounded, Start};
 pub use statuses::{DueDetail, PendingWindow};
 pub use steering::{By, CampaignState, Steered, Swept};
 pub use tokens::{TokenClaim, TokenRow, TokenTrouble, TokenTroubleKind};

@@ -6,7 +6,7 @@
 use crate::{NewChunk, NewRow, claims::LIVE, db::Dialect, imports::is_sendable, time::ms};
 use campaign::{AttemptId, CampaignId, ChunkId, Msisdn, RowId, RowState, SenderId, TextId, id::CHUNK_ROWS_MAX};
 use serde::{Deserialize, Serialize, Serializer as _};
-use sqlx::{PgConnection, SqliteConnection};
+use sqlx::PgConnection;
 use std::sync::{Arc, LazyLock};
 
 /// The rows of a chunk that wait to be sent, as they are loaded.
@@ -85,6 +85,7 @@ fn is_written(cell: &str, number: u64) -> bool {
 pub(crate) struct Stored {
     sender: Option<String>,
     text_id: Option<i64>,
+    body: Option<String>,
     packed_at: i64,
     rows: String,
 }
@@ -96,7 +97,8 @@ impl Stored {
         // Without what the parser says: it quotes what it read.
         let rows = serde_json::from_str(&self.rows);
         let rows = rows.map_err(|_| sqlx::Error::Decode("a pack is not as it was written".into()))?;
-        Ok(Some(AlikePack { sender, text_id, packed_at: self.packed_at, rows }))
+        let body = self.body.unwrap_or_default();
+        Ok(Some(AlikePack { sender, text_id, body, packed_at: self.packed_at, rows }))
     }
 }
 
@@ -104,6 +106,8 @@ impl Stored {
 pub(crate) struct AlikePack {
     pub(crate) sender: String,
     pub(crate) text_id: i64,
+    /// The text itself.
+    pub(crate) body: String,
     packed_at: i64,
     pub(crate) rows: Vec<AlikeRow>,
 }
@@ -138,12 +142,13 @@ pub(crate) fn kept_from_sending(dialect: Dialect) -> String {
 /// Any other pack is opened, and its rows are in `messages` then.
 macro_rules! take_pack {
     ($tx:expr, $dialect:expr, $chunk:expr, $operation:expr) => {{
-        let found: Option<$crate::packs::Stored> =
-            sqlx::query_as("SELECT sender, text_id, packed_at, rows FROM packs WHERE chunk_id = $1")
-                .bind($chunk.0)
-                .fetch_optional(&mut *$tx)
-                .await
-                .during($operation)?;
+        let found: Option<$crate::packs::Stored> = sqlx::query_as(
+            "SELECT sender, text_id, body, packed_at, rows FROM packs LEFT JOIN texts ON texts.id = text_id WHERE chunk_id = $1",
+        )
+        .bind($chunk.0)
+        .fetch_optional(&mut *$tx)
+        .await
+        .during($operation)?;
         match found {
             None => None,
             Some(stored) => {
@@ -209,7 +214,7 @@ pub(crate) trait InsertClaimed {
 
 impl InsertClaimed for crate::writer::Connection {
     async fn insert_claimed(&mut self, claim: WholePack<'_>) -> sqlx::Result<u64> {
-        into_sqlite(self.begun().await?, claim).await
+        into_sqlite(self, claim).await
     }
 }
 
@@ -240,7 +245,7 @@ static INSERT: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-async fn into_sqlite(conn: &mut SqliteConnection, claim: WholePack<'_>) -> sqlx::Result<u64> {
+async fn into_sqlite(conn: &mut crate::writer::Connection, claim: WholePack<'_>) -> sqlx::Result<u64> {
     let mut written = 0;
     for via in ["bulk", "send"] {
         let of_call = claim.pack.rows.iter().zip(&claim.attempts).filter(|(_, (_, by))| *by == via);

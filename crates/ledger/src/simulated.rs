@@ -201,6 +201,9 @@ impl Only {
     pub(crate) async fn commits(&self, tx: &mut Tx<'_>, operation: &'static str) -> Result<Vec<Change>> {
         let Some(read_to) = world(|world| world.log_read_to()) else { return Ok(Vec::new()) };
         failed(world(|world| world.commits(operation)).unwrap_or(Fate::Go), "the disk is full").during(operation)?;
+        if tx.0.owes() {
+            tx.0.caught_up().await.during(operation)?;
+        }
         if !self.logged.swap(false, Ordering::AcqRel) {
             return Ok(Vec::new());
         }

@@ -129,24 +129,17 @@ macro_rules! rest_chunk {
                 .await
                 .during($operation)?;
         }
-        sqlx::query(
+        let statement =
             "UPDATE chunks SET state = CASE WHEN unsent.rows > 0 THEN 'waiting' ELSE 'done' END, due_at = coalesce(unsent.due, $3),
                 blocked = CASE WHEN unsent.rows > 0 AND unsent.rows = unsent.behind_held THEN 1 ELSE 0 END, owner_id = NULL
              FROM (SELECT count(*) AS rows, count(CASE WHEN reason = $4 THEN 1 END) AS behind_held,
                        min(CASE WHEN coalesce(not_before, 0) > coalesce(scheduled_for, 0)
                            THEN not_before ELSE coalesce(scheduled_for, 0) END) AS due
                    FROM messages WHERE id BETWEEN $5 AND $6 AND state IN ('queued', 'scheduled')) AS unsent
-             WHERE chunks.id = $1 AND chunks.state = 'working' AND chunks.owner_id = $2",
-        )
-        .bind($chunk.0)
-        .bind($owner)
-        .bind(ms($now))
-        .bind($crate::claims::BEHIND_HELD)
-        .bind(first.0)
-        .bind(last.0)
-        .execute(&mut *$tx)
-        .await
-        .during($operation)?;
+             WHERE chunks.id = $1 AND chunks.state = 'working' AND chunks.owner_id = $2";
+        let behind_held = $crate::claims::BEHIND_HELD;
+        $crate::writer::later!($tx, statement, [$chunk.0, $owner, ms($now), behind_held, first.0, last.0])
+            .during($operation)?;
     }};
 }
 

@@ -200,10 +200,12 @@ async fn way(ledger: &Ledger, analyze: impl AsyncFnOnce()) {
 /// What was heard since the file was loaded, but for what only ends or begins.
 fn heard() -> Vec<String> {
     let heard = std::mem::take(&mut *STATEMENTS.lock().unwrap());
-    let plans = |statement: &&String| {
+    let plans = |statement: &&str| {
         ["SELECT", "UPDATE", "DELETE", "INSERT", "WITH"].iter().any(|verb| statement.starts_with(verb))
     };
-    let heard: Vec<String> = heard.iter().filter(plans).cloned().collect();
+    // Several go to SQLite at a time.
+    let heard = heard.iter().flat_map(|statements| statements.split("; ")).filter(plans);
+    let heard: Vec<String> = heard.map(str::to_owned).collect::<BTreeSet<_>>().into_iter().collect();
     assert!(heard.len() > 30, "{heard:#?}");
     heard
 }

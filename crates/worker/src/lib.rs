@@ -7,6 +7,7 @@
 //! Deliberately not here: what happens to an unknown outcome (`reconciler`) and what is sent next (`ingest::feeder`).
 
 mod restored;
+mod rounds;
 mod together;
 
 pub use restored::{Unmarked, quarantine_if_behind};
@@ -16,14 +17,12 @@ use gateway::{CallError, CallErrorKind, Gateway, Permit};
 use jiff::SignedDuration;
 #[cfg(feature = "simulated")]
 use ledger::simulated::SystemTime;
-use ledger::{
-    Claim, ClaimedBatch, ErrorKind, Ledger, OwnerGuard, Recorded, RetryPolicy, SendingBatch, Start, Unsent, chain,
-};
+use ledger::{Claim, ClaimedBatch, ErrorKind, Ledger, OwnerGuard, Recorded, RetryPolicy, SendingBatch, Unsent, chain};
 use queue::{Job, Mark, Queue};
+use rounds::Rounds;
 #[cfg(not(feature = "simulated"))]
 use std::time::SystemTime;
 use std::{sync::Arc, time::Duration};
-use together::Together;
 use tokio::{
     sync::{Notify, Semaphore, SemaphorePermit},
     time::Instant,
@@ -68,7 +67,6 @@ pub struct Worker {
     ledger: Ledger,
     gateway: Gateway,
     settings: Settings,
-    mark: Mark,
     finished: Arc<Notify>,
     /// For chunks that have batches left to begin. A small urgent campaign waits for these.
     chunks: Semaphore,
@@ -76,60 +74,26 @@ pub struct Worker {
     calls: Semaphore,
     /// For calls of which the ledger may not know how they ended: as many are unknown after a crash.
     unrecorded: Semaphore,
-    /// Batches of several chunks that begin at one moment, in one commit.
-    starts: Together<ClaimedBatch, Result<Start, NotBegun>>,
-    /// Outcomes that came at one moment, in one commit.
-    outcomes: Together<(SendingBatch, Outcome), Result<Recorded, Arc<ledger::Error>>>,
+    /// What calls and chunks need of the ledger.
+    rounds: Rounds,
 }
 
 /// A call that was made, and is to be recorded.
 struct Answered<'a> {
-    sending: SendingBatch,
+    sending: Arc<SendingBatch>,
     outcome: Outcome,
     _unrecorded: SemaphorePermit<'a>,
-}
-
-/// Why a batch was not begun: nothing of it was sent.
-#[derive(Clone)]
-enum NotBegun {
-    /// The mark may have been committed although its answer was lost.
-    Unwritten(Arc<ledger::Error>),
-    /// The ledger was restored.
-    Behind,
-    /// How far the sending has come could not be remembered.
-    Unmarked(Arc<Unmarked>),
-    /// Whoever began it with others was stopped.
-    Stopped,
-}
-
-impl NotBegun {
-    fn in_words(&self) -> &'static str {
-        match self {
-            Self::Unwritten(_) => "it could not be marked",
-            Self::Behind => "the ledger was restored",
-            Self::Unmarked(_) => "the mark of what is sent could not be raised",
-            Self::Stopped => "the worker was stopping",
-        }
-    }
-
-    fn error(&self) -> Option<&dyn std::error::Error> {
-        match self {
-            Self::Unwritten(error) => Some(&**error),
-            Self::Unmarked(error) => Some(&**error),
-            Self::Behind | Self::Stopped => None,
-        }
-    }
 }
 
 impl Worker {
     /// A worker that sends what the ledger has by the gateway. `mark` remembers outside of the ledger how far the sending has come;
     /// `finished` is told when a chunk is finished, so that the feeder need not wait for its time.
     pub fn new(ledger: Ledger, gateway: Gateway, settings: Settings, mark: Mark, finished: Arc<Notify>) -> Self {
-        let (starts, outcomes) = (Together::of_those_who_wait(), Together::of_all());
         let at_a_time = settings.concurrency.max(1);
         let (chunks, calls) = (Semaphore::new(at_a_time), Semaphore::new(at_a_time));
         let unrecorded = Semaphore::new(at_a_time * 2);
-        Self { ledger, gateway, settings, mark, finished, chunks, calls, unrecorded, starts, outcomes }
+        let rounds = Rounds::new(ledger.clone(), mark, settings.first_look);
+        Self { ledger, gateway, settings, finished, chunks, calls, unrecorded, rounds }
     }
 
     /// Jobs to hand to it at a time: while the last calls of a chunk are answered and recorded, the next one is claimed.
@@ -160,7 +124,8 @@ impl Worker {
         self.send_all(batches, place, stop).await;
         // Until this succeeds the chunk stays with this worker; its rows are safe either way.
         let rest = || self.ledger.finish_chunk(chunk, owner, self.ledger.now());
-        if insist(rest, may_pass).await.is_err() {
+        let rests = matches!(self.rounds.rest(chunk, owner.id()).await, Some(Ok(())));
+        if !rests && insist(rest).await.is_err() {
             tracing::error!(chunk.id = %chunk, "the ledger was away too long; the chunk is taken up when this worker ends");
         }
         self.finished.notify_one();
@@ -227,16 +192,14 @@ impl Worker {
         drop(leaves);
         let unsent = batch.unsent();
         let (marked, wall) = (Instant::now(), SystemTime::now());
-        let begun = self.starts.join(batch, |batches| self.begin(batches)).await;
-        let sending = match begun.unwrap_or(Err(NotBegun::Stopped)) {
-            Ok(Start::Send(sending)) => sending,
-            Ok(Start::TakenBack) => {
-                tracing::info!(attempt.id = %attempt, "a batch was taken back before it was begun");
-                return None;
-            }
+        let sending = match self.rounds.begin(batch).await {
+            Ok(sending) => sending,
             Err(why) => {
-                if let Some(error) = why.error() {
-                    tracing::warn!(attempt.id = %attempt, error = %chain(error), "a batch is not sent: {}", why.in_words());
+                match why.error() {
+                    Some(error) => {
+                        tracing::warn!(attempt.id = %attempt, error = %chain(error), "a batch is not sent: {}", why.in_words());
+                    }
+                    None => tracing::info!(attempt.id = %attempt, "a batch is not sent: {}", why.in_words()),
                 }
                 self.take_back(unsent, why.in_words()).await;
                 return None;
@@ -261,7 +224,7 @@ impl Worker {
         if let Some(skew) = sent.clock_skew {
             tracing::trace!(skew.ms = skew.as_millis(), "measured the gateway's clock");
         }
-        Some(Answered { sending, outcome: sent.outcome, _unrecorded })
+        Some(Answered { sending: Arc::new(sending), outcome: sent.outcome, _unrecorded })
     }
 
     /// Waits until the gateway may be called; `None` when the worker is to stop.
@@ -286,61 +249,38 @@ impl Worker {
         }
     }
 
-    /// Marks batches as being sent, in one commit, and then remembers outside of the ledger that they are.
-    async fn begin(&self, batches: Vec<ClaimedBatch>) -> Vec<Result<Start, NotBegun>> {
-        let all = batches.len();
-        let failed = |why: NotBegun| (0..all).map(|_| Err(why.clone())).collect();
-        let begun = match self.ledger.start_all(batches, self.ledger.now()).await {
-            Ok(begun) => begun,
-            Err(error) => return failed(NotBegun::Unwritten(Arc::new(error))),
-        };
-        if let Some(calls) = begun.calls {
-            match quarantine_if_behind(&self.ledger, &self.mark, calls).await {
-                Ok(false) => {}
-                Ok(true) => return failed(NotBegun::Behind),
-                Err(error) => return failed(NotBegun::Unmarked(Arc::new(error))),
-            }
-        }
-        begun.starts.into_iter().map(Ok).collect()
-    }
-
     /// Records an outcome, if there is one, however long the ledger is away: until then the rows are `sending`, and after a crash
     /// `unknown`.
     async fn record(&self, call: Option<Answered<'_>>) {
         let Some(Answered { sending, outcome, _unrecorded }) = call else { return };
         let (attempt, rows) = (sending.batch().attempt(), sending.batch().destinations.len() as u64);
-        let recorded = self.outcomes.join((sending, outcome.clone()), |calls| self.record_all(calls)).await;
+        let recorded = match outcome {
+            Outcome::Accepted { sms_id: None } => self.rounds.taken(Arc::clone(&sending)).await,
+            _ => None,
+        };
+        let recorded = match recorded {
+            Some(Ok(recorded)) => Ok(recorded),
+            // By itself: another one of the round may be why it failed.
+            _ => {
+                let (retry, first_look) = (&self.settings.retry, self.settings.first_look);
+                insist(|| self.ledger.record(&sending, &outcome, retry, first_look, self.ledger.now())).await
+            }
+        };
         match recorded {
-            Some(Ok(recorded)) => {
+            Ok(recorded) => {
                 if recorded == Recorded::Done {
                     count(&outcome, rows);
                 }
                 tracing::debug!(attempt.id = %attempt, ?recorded, "recorded a batch");
             }
-            Some(Err(error)) => {
+            Err(error) => {
                 tracing::error!(attempt.id = %attempt, error = %chain(&error), "an outcome was not recorded; the list will tell");
             }
-            None => tracing::error!(attempt.id = %attempt, "an outcome was not recorded in time; the list will tell"),
         }
-    }
-
-    /// Records outcomes in one commit; each by itself if that can't be done, since one of them may be why.
-    async fn record_all(&self, calls: Vec<(SendingBatch, Outcome)>) -> Vec<Result<Recorded, Arc<ledger::Error>>> {
-        let (retry, first_look) = (&self.settings.retry, self.settings.first_look);
-        let together: Vec<_> = calls.iter().map(|(sending, outcome)| (sending, outcome)).collect();
-        let together = || self.ledger.record_all(&together, retry, first_look, self.ledger.now());
-        if let Ok(recorded) = insist(together, |kind| kind == ErrorKind::Down).await {
-            return recorded.into_iter().map(Ok).collect();
-        }
-        let alone = calls.iter().map(|(sending, outcome)| async move {
-            let record = || self.ledger.record(sending, outcome, retry, first_look, self.ledger.now());
-            insist(record, may_pass).await.map_err(Arc::new)
-        });
-        futures::future::join_all(alone).await
     }
 
     async fn take_back(&self, unsent: Unsent, why: &'static str) {
-        if let Err(error) = insist(|| self.ledger.take_back(unsent, why, self.ledger.now()), may_pass).await {
+        if let Err(error) = insist(|| self.ledger.take_back(unsent, why, self.ledger.now())).await {
             tracing::warn!(error = %chain(&error), "a batch was not taken back; it is when this worker ends");
         }
     }
@@ -378,21 +318,13 @@ fn patient(error: &CallError) -> bool {
 /// How long to insist on a write that only this process can make.
 const INSIST_FOR: Duration = Duration::from_secs(60);
 
-/// A failure that may be over when the same is tried again.
-fn may_pass(kind: ErrorKind) -> bool {
-    kind != ErrorKind::Broken
-}
-
-/// Tries a write again after such failures. Safe for writes that are guarded by the state that they leave.
-async fn insist<T, F: Future<Output = ledger::Result<T>>>(
-    write: impl Fn() -> F,
-    again: impl Fn(ErrorKind) -> bool,
-) -> ledger::Result<T> {
+/// Tries a write again after a failure that may be over then. Safe for writes that are guarded by the state that they leave.
+async fn insist<T, F: Future<Output = ledger::Result<T>>>(write: impl Fn() -> F) -> ledger::Result<T> {
     let until = Instant::now() + INSIST_FOR;
     let mut wait = Duration::from_millis(50);
     loop {
         match write().await {
-            Err(error) if again(error.kind()) && Instant::now() < until => {
+            Err(error) if error.kind() != ErrorKind::Broken && Instant::now() < until => {
                 tracing::debug!(error = %chain(&error), "the ledger is away; tries again");
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(Duration::from_secs(2));

@@ -39,7 +39,7 @@ pub(super) trait InsertRows {
 
 impl InsertRows for crate::writer::Connection {
     async fn insert_rows(&mut self, chunks: &[&NewChunk], now: i64) -> sqlx::Result<()> {
-        into_sqlite(self.begun().await?, chunks, now).await
+        into_sqlite(self.caught_up().await?, chunks, now).await
     }
 }
 
