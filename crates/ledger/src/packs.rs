@@ -97,7 +97,8 @@ impl Stored {
         // Without what the parser says: it quotes what it read.
         let rows = serde_json::from_str(&self.rows);
         let rows = rows.map_err(|_| sqlx::Error::Decode("a pack is not as it was written".into()))?;
-        let body = self.body.unwrap_or_default();
+        // An empty text would go out in its place.
+        let body = self.body.ok_or_else(|| sqlx::Error::Decode("the text of a pack is gone".into()))?;
         Ok(Some(AlikePack { sender, text_id, body, packed_at: self.packed_at, rows }))
     }
 }
@@ -310,7 +311,22 @@ async fn into_postgres(conn: &mut PgConnection, claim: WholePack<'_>) -> sqlx::R
 
 #[cfg(test)]
 mod tests {
-    use super::is_written;
+    use super::{Stored, is_written};
+
+    #[test]
+    fn a_pack_whose_text_is_gone_is_not_claimed() {
+        let stored = |sender: Option<&str>, body: Option<&str>| Stored {
+            sender: sender.map(str::to_owned),
+            text_id: sender.map(|_| 1),
+            body: body.map(str::to_owned),
+            packed_at: 0,
+            rows: "[[0, 2, 447700900120, null, null]]".to_owned(),
+        };
+        let alike = stored(Some("ACME"), Some("Hi")).alike().unwrap().unwrap();
+        assert_eq!((&*alike.body, alike.rows.len()), ("Hi", 1));
+        assert!(stored(Some("ACME"), None).alike().is_err());
+        assert!(stored(None, None).alike().unwrap().is_none(), "its rows have texts of their own");
+    }
 
     #[test]
     fn only_the_digits_themselves_are_the_number_as_written() {

@@ -129,8 +129,7 @@ impl Ledger {
         // Most often nobody has opted out since their claims: then their rows need not be looked at again.
         let claimed_at = begin.iter().map(|batch| batch.opt_outs).min();
         let looked_at = claimed_at.filter(|least| begin.iter().all(|batch| batch.opt_outs == *least)).unwrap_or(-1);
-        let is_of = |attempt: &(i64, i64), batch: &ClaimedBatch| attempt.0 == batch.attempt.0;
-        // The attempts that are as they should be, each with how many calls have begun.
+        // The attempts that are as they should be; those that begin with how many calls have begun, the others with 0.
         let done = quick_tx!(self, operation, |tx, dialect| {
             if !begin.is_empty() {
                 pass_gate!(tx, Gate::Claim, dialect, operation);
@@ -207,7 +206,7 @@ impl Ledger {
             false => Recorded::ResolvedMeanwhile,
         });
         let recorded = recorded.collect();
-        let last = done.iter().find(|done| begin.iter().any(|batch| is_of(done, batch))).map(|(_, last)| *last);
+        let last = done.iter().map(|(_, begun)| *begun).max().filter(|last| *last > 0);
         let calls = last.map(|last| last - count(begin.len()) + 1..=last);
         let begun = begin.into_iter().map(|batch| is_done.contains(&batch.attempt.0).then_some(MarkedBatch(batch)));
         Ok(Rounded { begun: begun.collect(), calls, recorded })
