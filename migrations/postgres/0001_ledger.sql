@@ -68,13 +68,15 @@ CREATE INDEX chunks_expiring ON chunks (expires_at) WHERE state <> 'done' AND ex
 
 -- Each CHECK is judged for each row that is written. An IN is compared with all of its list, so that what is soonest said comes
 -- first.
+-- A row that is 'attempted' stands as its attempt does: it is being sent, accepted or unknown, and `told_rows` says which. So an answer
+-- to a call is written once, not for each of its rows.
 CREATE TABLE messages (
     id              BIGINT PRIMARY KEY,
     campaign_id     BIGINT NOT NULL,
     row_number      BIGINT NOT NULL,
-    state           TEXT   NOT NULL CONSTRAINT row_states CHECK (state = 'queued' OR state = 'sending'
-        OR state = 'accepted' OR state = 'sent' OR state = 'failed' OR state = 'invalid' OR state = 'duplicate' OR state = 'suppressed'
-        OR state = 'scheduled' OR state = 'unknown' OR state = 'held' OR state = 'rejected' OR state = 'expired' OR state = 'cancelled'),
+    state           TEXT   NOT NULL CONSTRAINT row_states CHECK (state = 'queued' OR state = 'attempted'
+        OR state = 'sent' OR state = 'failed' OR state = 'invalid' OR state = 'duplicate' OR state = 'suppressed' OR state = 'accepted'
+        OR state = 'scheduled' OR state = 'held' OR state = 'rejected' OR state = 'expired' OR state = 'cancelled'),
     reason          TEXT,
     destination_raw TEXT   NOT NULL,
     destination     BIGINT,
@@ -108,15 +110,14 @@ CREATE TABLE messages (
         (((destination IS NOT NULL OR destination_hash IS NOT NULL) AND sender IS NOT NULL AND text_id IS NOT NULL)
          OR state = 'invalid' OR state = 'duplicate' OR state = 'suppressed'),
     CONSTRAINT only_a_final_row_is_purged CHECK (destination_hash IS NULL OR (destination IS NULL AND final_at IS NOT NULL)),
-    CONSTRAINT a_live_row_has_an_attempt CHECK
-        (state = 'queued' OR attempt_id IS NOT NULL OR (state <> 'sending' AND state <> 'unknown')),
+    CONSTRAINT an_attempted_row_has_an_attempt CHECK (state <> 'attempted' OR attempt_id IS NOT NULL),
     CONSTRAINT a_live_row_is_marked CHECK (CASE WHEN state = 'queued' THEN live IS NULL ELSE
-        (live IS NOT NULL) = (sms_id IS NULL AND (state = 'sending' OR state = 'unknown' OR state = 'held' OR state = 'accepted')) END),
+        (live IS NOT NULL) = (sms_id IS NULL AND (state = 'attempted' OR state = 'held')) END),
     CONSTRAINT a_held_row_is_marked CHECK ((held IS NOT NULL) = (state = 'held')),
     CONSTRAINT an_sms_id_has_a_source CHECK
         ((sms_id IS NULL AND id_source IS NULL) OR (sms_id IS NOT NULL AND id_source IS NOT NULL)),
-    CONSTRAINT a_final_status_has_an_sms_id CHECK
-        (state = 'queued' OR sms_id IS NOT NULL OR (state <> 'sent' AND state <> 'failed') OR gateway_status = 'operator'),
+    CONSTRAINT a_status_has_an_sms_id CHECK (state = 'queued' OR sms_id IS NOT NULL
+        OR (state <> 'sent' AND state <> 'failed' AND state <> 'accepted') OR gateway_status = 'operator'),
     CONSTRAINT a_final_row_has_its_time CHECK (CASE WHEN state = 'queued' THEN final_at IS NULL ELSE
         (state = 'sent' OR state = 'failed' OR state = 'invalid' OR state = 'duplicate' OR state = 'suppressed' OR state = 'rejected'
          OR state = 'expired' OR state = 'cancelled') = (final_at IS NOT NULL) END)
@@ -368,12 +369,29 @@ SELECT p.chunk_id, p.chunk_id * 512 + (r.value->>0)::bigint AS id, p.campaign_id
        NULL::bigint AS final_at, p.packed_at AS updated_at
 FROM packs p CROSS JOIN LATERAL json_array_elements(p.rows::json) r;
 
+-- The rows of `messages` with what their attempts tell of them.
+CREATE VIEW told_rows AS
+SELECT id, campaign_id, row_number,
+       CASE WHEN m.state <> 'attempted' THEN m.state ELSE coalesce(
+           (SELECT CASE WHEN a.state = 'formed' OR a.state = 'sending' THEN 'sending' WHEN a.state = 'accepted' THEN 'accepted' END
+            FROM attempts a WHERE a.id = m.attempt_id), 'unknown') END AS state,
+       CASE WHEN m.state <> 'attempted' THEN m.reason ELSE
+           (SELECT a.outcome FROM attempts a WHERE a.id = m.attempt_id AND a.state = 'unknown') END AS reason,
+       destination_raw, destination, destination_hash, sender, text_id, reference, scheduled_for, valid_until, not_before, attempts,
+       attempt_id, live, sent_via, sms_id, id_source, gateway_status, resends, retry_of, queued_at, attempted_at,
+       coalesce(m.accepted_at, (SELECT a.ended_at FROM attempts a WHERE a.id = m.attempt_id AND a.outcome = 'accepted')) AS accepted_at,
+       found_at, checked_at, check_at, checks, final_at,
+       CASE WHEN m.state <> 'attempted' THEN m.updated_at ELSE
+           (SELECT CASE WHEN a.ended_at > m.updated_at THEN a.ended_at ELSE m.updated_at END FROM attempts a WHERE a.id = m.attempt_id) END
+           AS updated_at
+FROM messages m;
+
 -- All rows, wherever they stand. Not for single ones: it opens every pack.
 CREATE VIEW all_rows AS
 SELECT id, campaign_id, row_number, state, reason, destination_raw, destination, destination_hash, sender, text_id, reference,
        scheduled_for, valid_until, not_before, attempts, attempt_id, live, sent_via, sms_id, id_source, gateway_status, resends,
        retry_of, queued_at, attempted_at, accepted_at, found_at, checked_at, check_at, checks, final_at, updated_at
-FROM messages
+FROM told_rows
 UNION ALL
 SELECT id, campaign_id, row_number, state, reason, destination_raw, destination, destination_hash, sender, text_id, reference,
        scheduled_for, valid_until, not_before, attempts, attempt_id, live, sent_via, sms_id, id_source, gateway_status, resends,
@@ -409,7 +427,7 @@ SELECT c.name AS campaign,
        to_timestamp(m.updated_at / 1000.0) AS updated_at
 FROM campaigns c
 JOIN chunks k ON k.campaign_id = c.id
-JOIN messages m ON m.id BETWEEN k.id * 512 AND k.id * 512 + 511
+JOIN told_rows m ON m.id BETWEEN k.id * 512 AND k.id * 512 + 511
 LEFT JOIN texts t ON t.id = m.text_id
 UNION ALL
 SELECT c.name AS campaign,
@@ -453,10 +471,10 @@ SELECT c.name AS campaign,
        count(m.id) FILTER (WHERE m.state = 'suppressed') AS suppressed,
        count(m.id) FILTER (WHERE m.state = 'scheduled') + coalesce(packed.scheduled, 0) AS scheduled,
        count(m.id) FILTER (WHERE m.state = 'queued') + coalesce(packed.queued, 0) AS queued,
-       count(m.id) FILTER (WHERE m.state = 'sending') AS sending,
-       count(m.id) FILTER (WHERE m.state = 'unknown') AS unknown,
+       count(m.id) FILTER (WHERE a.state = 'formed' OR a.state = 'sending') AS sending,
+       count(m.id) FILTER (WHERE a.state = 'unknown') AS unknown,
        count(m.id) FILTER (WHERE m.state = 'held') AS held,
-       count(m.id) FILTER (WHERE m.state = 'accepted') AS accepted,
+       count(m.id) FILTER (WHERE m.state = 'accepted' OR a.state = 'accepted') AS accepted,
        count(m.id) FILTER (WHERE m.state = 'sent') AS sent,
        count(m.id) FILTER (WHERE m.state = 'failed') AS failed,
        count(m.id) FILTER (WHERE m.state = 'rejected') AS rejected,
@@ -468,13 +486,14 @@ LEFT JOIN (SELECT campaign_id, CAST(sum(queued) AS BIGINT) AS queued, CAST(sum(s
     ON packed.campaign_id = c.id
 LEFT JOIN chunks k ON k.campaign_id = c.id
 LEFT JOIN messages m ON m.id BETWEEN k.id * 512 AND k.id * 512 + 511
+LEFT JOIN attempts a ON a.id = m.attempt_id AND m.state = 'attempted'
 GROUP BY c.id, c.name, c.state, i.file_name, i.launched_by, i.launched_at, packed.queued, packed.scheduled;
 
 CREATE VIEW failure_reasons AS
 SELECT c.name AS campaign, m.state, coalesce(m.reason, '') AS reason, count(*) AS rows
 FROM campaigns c
 JOIN chunks k ON k.campaign_id = c.id
-JOIN messages m ON m.id BETWEEN k.id * 512 AND k.id * 512 + 511
+JOIN told_rows m ON m.id BETWEEN k.id * 512 AND k.id * 512 + 511
 WHERE m.state IN ('invalid', 'duplicate', 'suppressed', 'held', 'failed', 'rejected', 'expired', 'cancelled')
 GROUP BY c.name, m.state, coalesce(m.reason, '');
 
@@ -486,6 +505,6 @@ SELECT date_trunc('hour', to_timestamp(m.accepted_at / 1000.0)) AS hour,
        count(*) FILTER (WHERE m.state = 'failed') AS failed
 FROM campaigns c
 JOIN chunks k ON k.campaign_id = c.id
-JOIN messages m ON m.id BETWEEN k.id * 512 AND k.id * 512 + 511
+JOIN told_rows m ON m.id BETWEEN k.id * 512 AND k.id * 512 + 511
 WHERE m.accepted_at IS NOT NULL
 GROUP BY 1, 2;

@@ -93,10 +93,10 @@ impl Ledger {
                 }
                 unknown += became;
                 unknown_rows += recipients.unsigned_abs();
+                // An attempt without an end does not tell since when its rows are so.
                 sqlx::query(
-                    "UPDATE messages SET state = 'unknown', updated_at = $4,
-                        reason = 'its worker died or froze while it was being sent'
-                     WHERE id BETWEEN $1 AND $2 AND attempt_id = $3 AND state = 'sending'",
+                    "UPDATE messages SET updated_at = $4
+                     WHERE id BETWEEN $1 AND $2 AND attempt_id = $3 AND state = 'attempted'",
                 )
                 .bind(first.0)
                 .bind(last.0)

@@ -128,8 +128,8 @@ impl Ledger {
         let (first, last) = attempt.chunk.row_range();
         let rows: Vec<i64> = read_conn!(self, operation, |conn, dialect| {
             sqlx::query_scalar(
-                "SELECT id FROM messages WHERE id BETWEEN $1 AND $2 AND attempt_id = $3 AND sms_id IS NULL
-                   AND state IN ('sending', 'unknown', 'accepted') ORDER BY id",
+                "SELECT id FROM messages WHERE id BETWEEN $1 AND $2 AND attempt_id = $3 AND state = 'attempted'
+                 ORDER BY id",
             )
             .bind(first.0)
             .bind(last.0)
@@ -171,7 +171,7 @@ impl Ledger {
                 "UPDATE attempts SET state = 'settled', look_at = NULL
                  WHERE id {} AND state IN ('accepted', 'unknown') AND ((SELECT m.id FROM messages m
                     WHERE m.id BETWEEN attempts.first_row AND attempts.last_row AND m.attempt_id = attempts.id
-                        AND m.sms_id IS NULL AND m.state IN ('sending', 'unknown', 'accepted') LIMIT 1) IS NULL{or})
+                        AND m.state = 'attempted' LIMIT 1) IS NULL{or})
                  RETURNING id, recipients, coalesce(outcome, '')",
                 dialect.ids(1)
             )))
@@ -251,7 +251,7 @@ impl Ledger {
             }
             let held = sqlx::query(sql(format!(
                 "UPDATE messages SET state = 'held', held = 1, reason = $2, updated_at = $3
-                 WHERE id {} AND attempt_id = $4 AND sms_id IS NULL AND state IN ('unknown', 'accepted')",
+                 WHERE id {} AND attempt_id = $4 AND state = 'attempted'",
                 dialect.ids(1)
             )))
             .bind(json_ids(absent.iter().map(|row| row.0)))
@@ -274,12 +274,13 @@ impl Ledger {
         let operation = "queue absent rows again";
         let ids = json_ids(absent.iter().map(|row| row.0));
         let counts = write_tx!(self, operation, |tx, dialect| {
-            if end_attempt!(tx, attempt, operation) == 0 {
+            // What the gateway took is not sent again, wherever it is.
+            if attempt.accepted || end_attempt!(tx, attempt, operation) == 0 {
                 return Ok((0, 0));
             }
             let held = sqlx::query(sql(format!(
                 "UPDATE messages SET state = 'held', held = 1, reason = $2, updated_at = $3
-                 WHERE id {} AND attempt_id = $4 AND sms_id IS NULL AND state = 'unknown' AND resends > 0",
+                 WHERE id {} AND attempt_id = $4 AND state = 'attempted' AND resends > 0",
                 dialect.ids(1)
             )))
             .bind(&ids)
@@ -293,7 +294,7 @@ impl Ledger {
             let queued = sqlx::query(sql(format!(
                 "UPDATE messages SET state = 'queued', reason = 'proven absent from the gateway''s list; sent once more',
                     resends = resends + 1, live = NULL, attempt_id = NULL, not_before = NULL, updated_at = $2
-                 WHERE id {} AND attempt_id = $3 AND sms_id IS NULL AND state = 'unknown'",
+                 WHERE id {} AND attempt_id = $3 AND state = 'attempted'",
                 dialect.ids(1)
             )))
             .bind(&ids)

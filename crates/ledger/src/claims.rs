@@ -118,10 +118,10 @@ fn insert_attempts(dialect: Dialect) -> String {
     )
 }
 
-/// Writes into rows that they are being sent: `$1` rows and their attempts as the object of [`Dialect::pairs`], `$2` by which call, `$3` now.
+/// Writes into rows that they are attempted: `$1` rows and their attempts as the object of [`Dialect::pairs`], `$2` by which call, `$3` now.
 fn claimed(dialect: Dialect) -> String {
     format!(
-        "UPDATE messages SET state = 'sending', live = 1, reason = NULL, not_before = NULL, attempt_id = pairs.value,
+        "UPDATE messages SET state = 'attempted', live = 1, reason = NULL, not_before = NULL, attempt_id = pairs.value,
             attempts = attempts + 1, sent_via = $2, attempted_at = $3, updated_at = $3
          FROM {} WHERE messages.id = pairs.key AND messages.state IN ('queued', 'scheduled')",
         dialect.pairs()
@@ -183,7 +183,7 @@ macro_rules! set_aside {
     }};
 }
 
-/// Writes batches down as attempts, and into their rows that they are being sent; these are in the pack if there is one. Answers the
+/// Writes batches down as attempts, and into their rows that they are attempted; these are in the pack if there is one. Answers the
 /// attempts by their first rows.
 macro_rules! write_attempts {
     ($tx:expr, $dialect:expr, ($campaign:expr, $chunk:expr, $owner:expr), $pack:expr, $batches:expr, $now:expr, $operation:expr) => {{

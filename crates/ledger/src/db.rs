@@ -96,10 +96,10 @@ impl Dialect {
     }
 
     /// A query about the rows of chunks `k`, wherever they stand: `{rows}` in the statement joins them as `m`. What it groups
-    /// comes once for those in `messages` and once for those in packs.
+    /// comes once for those in `messages`, with what their attempts tell, and once for those in packs.
     pub(crate) fn all_rows(self, statement: &str) -> String {
         let join = self.then_join();
-        let open = format!("{join} messages m ON m.id BETWEEN k.id * 512 AND k.id * 512 + 511");
+        let open = format!("{join} told_rows m ON m.id BETWEEN k.id * 512 AND k.id * 512 + 511");
         let packed = format!("{join} packed_rows m ON m.chunk_id = k.id");
         format!("{} UNION ALL {}", statement.replace("{rows}", &open), statement.replace("{rows}", &packed))
     }

@@ -144,7 +144,7 @@ impl Ledger {
             Verdict::AssumeSent => ("sent", "gateway_status = 'operator', final_at = $2", "taken for sent"),
             Verdict::Resend => (
                 "queued",
-                "attempt_id = NULL, resends = resends + 1, not_before = NULL, sms_id = NULL, id_source = NULL",
+                "attempt_id = NULL, resends = resends + 1, not_before = NULL, sms_id = NULL, id_source = NULL, accepted_at = NULL",
                 "sent once more",
             ),
             Verdict::Cancel => ("cancelled", "final_at = $2", "given up"),

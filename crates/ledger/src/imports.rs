@@ -282,7 +282,7 @@ impl Ledger {
                     let unfinished: i64 = sqlx::query_scalar(
                         "SELECT (SELECT count(*) FROM (SELECT 1 FROM messages
                             WHERE id BETWEEN $1 * 8589934592 AND $1 * 8589934592 + 8589934591
-                              AND state IN ('scheduled', 'queued', 'sending', 'unknown', 'accepted') LIMIT 1) AS open)
+                              AND state IN ('scheduled', 'queued', 'attempted', 'accepted') LIMIT 1) AS open)
                           + (SELECT count(*) FROM packs WHERE chunk_id BETWEEN $1 * 16777216 AND $1 * 16777216 + 16777215)",
                     )
                     .bind(earlier.id)

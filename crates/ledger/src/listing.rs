@@ -154,8 +154,9 @@ fn live_rows(dialect: Dialect) -> String {
         "messages o JOIN attempts a ON a.id = o.attempt_id WHERE o.sender = $2 AND o.destination {} AND {LIVE}",
         dialect.ids(1)
     );
-    let columns =
-        "o.id, o.attempt_id, o.destination, o.text_id, coalesce(a.sending_at, a.formed_at), o.state, o.accepted_at";
+    let columns = "o.id, o.attempt_id, o.destination, o.text_id, coalesce(a.sending_at, a.formed_at),
+        CASE WHEN o.state <> 'attempted' THEN o.state WHEN a.state = 'formed' THEN 'sending' ELSE a.state END,
+        CASE WHEN a.outcome = 'accepted' THEN a.ended_at ELSE o.accepted_at END";
     dialect.packed(&format!("{columns}, {DUE}"), &from)
 }
 
@@ -165,10 +166,11 @@ fn known_rows(dialect: Dialect) -> String {
 }
 
 /// Writes down what the list says of rows that it shows first: `$1` their ids as pairs, `$2` the state, `$3` the gateway's
-/// word, `$4` the reason, `$5` now, `$6` since when they are final, `$7` when pending ones are asked for.
+/// word, `$4` the reason, `$5` now, `$6` since when they are final, `$7` when pending ones are asked for, `$8` the attempts by which they were
+/// sent.
 ///
-/// A row claims an id once: the unique index refuses a second claim, the guard a second id. Most are final by now: that is
-/// written down with the id. The guard is a CASE because Postgres, as long as it has no statistics of a new table, takes three
+/// A row claims an id once: the unique index refuses a second claim, the guard a second id. One that was queued again meanwhile is of
+/// none of these attempts. Most are final by now: that is written down with the id. The guard is a CASE because Postgres, as long as it has no statistics of a new table, takes three
 /// conditions for true of one row at most, and then compares all rows with all pairs.
 fn found_first(dialect: Dialect) -> String {
     format!(
@@ -177,9 +179,10 @@ fn found_first(dialect: Dialect) -> String {
             check_at = CASE WHEN $6 IS NULL THEN coalesce(check_at, $7) END
          FROM {}
          WHERE messages.id = pairs.value
-           AND CASE WHEN messages.sms_id IS NULL THEN messages.state IN ('unknown', 'held', 'accepted') ELSE FALSE END",
+           AND CASE WHEN messages.sms_id IS NULL THEN messages.state IN ('attempted', 'held') AND messages.attempt_id {} ELSE FALSE END",
         dialect.update(),
-        dialect.pairs()
+        dialect.pairs(),
+        dialect.ids(8)
     )
 }
 
@@ -327,6 +330,8 @@ impl Ledger {
                 let known: Vec<KnownRow> = known.into_iter().chain(restored).collect();
                 let by_id: HashMap<SmsId, &ListedText> = listed.iter().map(|text| (text.text.sms_id, text)).collect();
 
+                let attempts: BTreeSet<i64> = matches.found.iter().map(|(row, _)| live[row].attempt).collect();
+                let attempts = json_ids(attempts);
                 // Of a row whose answer never came the list says when the gateway took it.
                 let taken: Vec<(i64, i64)> = matches
                     .found
@@ -338,10 +343,12 @@ impl Ledger {
                     sqlx::query(sql(format!(
                         "UPDATE messages SET accepted_at = pairs.value FROM {}
                          WHERE messages.id = pairs.key AND messages.sms_id IS NULL AND messages.accepted_at IS NULL
-                           AND messages.state IN ('unknown', 'held', 'accepted')",
-                        dialect.pairs()
+                           AND messages.state IN ('attempted', 'held') AND messages.attempt_id {}",
+                        dialect.pairs(),
+                        dialect.ids(2)
                     )))
                     .bind(json_pairs(taken))
+                    .bind(&attempts)
                     .execute(&mut *tx)
                     .await
                     .during(operation)?;
@@ -354,25 +361,29 @@ impl Ledger {
                         .collect();
                     let new_due: Vec<i64> = new.iter().map(|(row, _)| live[row].due).collect();
                     let again_due: Vec<i64> = again.iter().map(|row| row.due).collect();
-                    for (change, rows, due) in [
-                        (found_first(dialect), json_pairs(new.iter().map(|(row, id)| (id.0, row.0))), new_due),
-                        (found_again(dialect), json_ids(again.iter().map(|row| row.id)), again_due),
+                    for (change, rows, of, due) in [
+                        (
+                            found_first(dialect),
+                            json_pairs(new.iter().map(|(row, id)| (id.0, row.0))),
+                            Some(&attempts),
+                            new_due,
+                        ),
+                        (found_again(dialect), json_ids(again.iter().map(|row| row.id)), None, again_due),
                     ] {
                         if due.is_empty() {
                             continue;
                         }
-                        let changed = sqlx::query(sql(change))
+                        let change = sqlx::query(sql(change));
+                        let change = change
                             .bind(rows)
                             .bind(status.state())
                             .bind(status.name())
                             .bind(status.reason())
                             .bind(ms(now))
                             .bind(status.is_final().then_some(ms(now)))
-                            .bind(look_at)
-                            .execute(&mut *tx)
-                            .await
-                            .during(operation)?
-                            .rows_affected();
+                            .bind(look_at);
+                        let change = if let Some(attempts) = of { change.bind(attempts) } else { change };
+                        let changed = change.execute(&mut *tx).await.during(operation)?.rows_affected();
                         became.push((status, changed, due));
                     }
                 }

@@ -135,7 +135,7 @@ fn under_way(dialect: Dialect) -> String {
             WHERE state IN ('formed', 'sending', 'accepted', 'unknown')) s
          {then} messages o ON o.sender = s.sender AND o.destination {} AND {LIVE}
          {then} attempts a ON a.id = o.attempt_id
-         WHERE o.state IN ('sending', 'unknown', 'accepted') AND a.state <> 'formed'",
+         WHERE o.state = 'attempted' AND a.state <> 'formed'",
         dialect.ids(1),
         then = dialect.then_join(),
     )

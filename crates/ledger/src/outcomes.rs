@@ -41,30 +41,13 @@ impl RetryPolicy {
 }
 
 /// Writes into attempts that the gateway took their texts: `$1` an array of them, `$2` one of their owners, `$3` now, `$4` how it ended, `$5`
-/// when to look for them; not into those that were resolved meanwhile.
+/// when to look for them; not into those that were resolved meanwhile. Their rows are accepted by that: `told_rows`.
 pub(crate) fn accept_attempts(dialect: Dialect) -> String {
     format!(
-        "UPDATE attempts SET state = 'accepted', ended_at = $3, outcome = $4, look_at = $5 WHERE {}",
-        unresolved(dialect, 1, 2)
-    )
-}
-
-fn unresolved(dialect: Dialect, ids: u8, owners: u8) -> String {
-    format!("id {} AND owner_id {} AND state IN ('sending', 'unknown')", dialect.ids(ids), dialect.ids(owners))
-}
-
-/// Writes into rows that the gateway took them: `$1` an array of them, `$2` now, `$3` one of their attempts, on SQLite `$4` one of the
-/// owners of these. What an index hangs on stays out: it would be written anew at a random place for each row.
-pub(crate) fn accept_rows(dialect: Dialect) -> String {
-    let of_attempts = match dialect {
-        // It goes before the statement that ends the attempts, together with it.
-        Dialect::Sqlite => format!("IN (SELECT id FROM attempts WHERE {})", unresolved(dialect, 3, 4)),
-        Dialect::Postgres => dialect.ids(3),
-    };
-    format!(
-        "UPDATE messages SET state = 'accepted', reason = NULL, accepted_at = $2, updated_at = $2
-         WHERE id {} AND attempt_id {of_attempts} AND sms_id IS NULL AND state IN ('sending', 'unknown')",
-        dialect.ids(1)
+        "UPDATE attempts SET state = 'accepted', ended_at = $3, outcome = $4, look_at = $5
+         WHERE id {} AND owner_id {} AND state IN ('sending', 'unknown')",
+        dialect.ids(1),
+        dialect.ids(2)
     )
 }
 
@@ -114,7 +97,7 @@ impl Ledger {
                     sqlx::query(
                             "UPDATE messages SET state = 'accepted', reason = NULL, accepted_at = $4, updated_at = $4, sms_id = $5,
                                 id_source = 'response', live = NULL, check_at = $6
-                             WHERE id BETWEEN $1 AND $2 AND attempt_id = $3 AND sms_id IS NULL AND state IN ('sending', 'unknown')",
+                             WHERE id BETWEEN $1 AND $2 AND attempt_id = $3 AND state = 'attempted'",
                         )
                         .bind(first.0)
                         .bind(last.0)
@@ -127,18 +110,6 @@ impl Ledger {
                         .during(operation)?;
                 }
                 Outcome::Ambiguous { .. } => {
-                    sqlx::query(
-                        "UPDATE messages SET state = 'unknown', reason = $5, updated_at = $4
-                         WHERE id BETWEEN $1 AND $2 AND attempt_id = $3 AND state = 'sending'",
-                    )
-                    .bind(first.0)
-                    .bind(last.0)
-                    .bind(batch.attempt.0)
-                    .bind(ms(now))
-                    .bind(&words)
-                    .execute(&mut *tx)
-                    .await
-                    .during(operation)?;
                     let event = Event {
                         attempt: Some(batch.attempt),
                         rows: Some(batch.rows.len() as u64),
@@ -158,7 +129,7 @@ impl Ledger {
                     .during(operation)?;
                     let asked = retry_after.and_then(|wait| SignedDuration::try_from(wait).ok()).unwrap_or_default();
                     let wait = retry.wait(attempts.unwrap_or(1)).max(asked);
-                    requeue!(tx, batch, "'sending', 'unknown'", &words, ms(now + wait), now, operation);
+                    requeue!(tx, batch, &words, ms(now + wait), now, operation);
                     if *why == NotSent::TooLarge {
                         sqlx::query("UPDATE chunks SET batch_len_max = $2 WHERE id = $1")
                             .bind(batch.chunk.0)
@@ -188,15 +159,7 @@ impl Ledger {
                     let blamed = if blamed.is_empty() { batch.rows.iter().collect() } else { blamed };
                     let reason = format!("the gateway refused it: {message}");
                     let again = ms(now + retry.first);
-                    requeue!(
-                        tx,
-                        batch,
-                        "'sending', 'unknown'",
-                        "another row of its batch was refused",
-                        again,
-                        now,
-                        operation
-                    );
+                    requeue!(tx, batch, "another row of its batch was refused", again, now, operation);
                     reject!(tx, batch, blamed.into_iter(), &reason, now, operation, dialect);
                 }
             }

@@ -51,7 +51,7 @@ pub struct QueuedWork {
 }
 
 /// States in which somebody has got a text or may have.
-const TEXTED: &str = "m.state IN ('sending', 'unknown', 'held', 'accepted', 'sent')";
+const TEXTED: &str = "m.state IN ('attempted', 'held', 'accepted', 'sent')";
 
 /// The texts since `$2` to the numbers in the JSON array `$1`, and to the purged ones whose hashes are in `$3`.
 ///

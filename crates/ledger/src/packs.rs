@@ -207,7 +207,7 @@ pub(crate) struct WholePack<'a> {
     pub(crate) now: i64,
 }
 
-/// Writes the rows of a pack into `messages` as being sent.
+/// Writes the rows of a pack into `messages` as attempted.
 pub(crate) trait InsertClaimed {
     /// Answers how many it has written.
     fn insert_claimed(&mut self, claim: WholePack<'_>) -> impl Future<Output = sqlx::Result<u64>> + Send;
@@ -240,7 +240,7 @@ static INSERT: LazyLock<String> = LazyLock::new(|| {
     format!(
         "INSERT INTO messages (id, campaign_id, row_number, state, destination_raw, destination, sender, text_id, reference,
             attempts, attempt_id, live, sent_via, queued_at, attempted_at, updated_at)
-         SELECT column1, {campaign}, column2, 'sending', coalesce(column3, CAST(column4 AS TEXT)), column4, {sender}, {text},
+         SELECT column1, {campaign}, column2, 'attempted', coalesce(column3, CAST(column4 AS TEXT)), column4, {sender}, {text},
             column5, 1, column6, 1, {via}, {packed}, {now}, {now}
          FROM (VALUES {places}) WHERE column1 IS NOT NULL"
     )
@@ -287,7 +287,7 @@ async fn into_postgres(conn: &mut PgConnection, claim: WholePack<'_>) -> sqlx::R
     let insert = sqlx::query(
         "INSERT INTO messages (id, campaign_id, row_number, state, destination_raw, destination, sender, text_id, reference,
             attempts, attempt_id, live, sent_via, queued_at, attempted_at, updated_at)
-         SELECT id, $1, row_number, 'sending', destination_raw, destination, $2, $3, reference, 1, attempt_id, 1, via, $4, $5, $5
+         SELECT id, $1, row_number, 'attempted', destination_raw, destination, $2, $3, reference, 1, attempt_id, 1, via, $4, $5, $5
          FROM unnest($6::bigint[], $7::bigint[], $8::text[], $9::bigint[], $10::text[], $11::bigint[], $12::text[])
             AS of (id, row_number, destination_raw, destination, reference, attempt_id, via)",
     );

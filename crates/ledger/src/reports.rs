@@ -113,12 +113,12 @@ impl Ledger {
                  FROM campaigns c JOIN packs p ON p.campaign_id = c.id WHERE c.name = $1 OR $1 IS NULL GROUP BY 1
                  UNION ALL
                  SELECT c.id, m.state,
-                        CASE WHEN m.state IN ('scheduled', 'queued', 'sending', 'unknown', 'held', 'accepted')
+                        CASE WHEN m.final_at IS NULL
                              THEN coalesce(m.reason, '') ELSE '' END AS why,
                         count(*)
                  FROM campaigns c
                  {then_join} chunks k ON k.campaign_id = c.id
-                 {then_join} messages m ON m.id BETWEEN k.id * 512 AND k.id * 512 + 511
+                 {then_join} told_rows m ON m.id BETWEEN k.id * 512 AND k.id * 512 + 511
                  WHERE c.name = $1 OR $1 IS NULL
                  GROUP BY 1, 2, 3",
                 then_join = dialect.then_join()

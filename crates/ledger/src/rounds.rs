@@ -7,7 +7,7 @@ use crate::{
     error::During,
     feed::json_ids,
     opt_outs::{Gate, pass_gate},
-    outcomes::{ACCEPTED, accept_attempts, accept_rows},
+    outcomes::{ACCEPTED, accept_attempts},
     time::ms,
     transitions::rest_chunk,
     writer::{Later as _, later},
@@ -113,10 +113,6 @@ fn owners<'a>(batches: impl IntoIterator<Item = &'a ClaimedBatch>) -> String {
     json_ids(batches.into_iter().map(|batch| batch.owner.0).collect::<BTreeSet<_>>())
 }
 
-fn rows<'a>(batches: impl IntoIterator<Item = &'a ClaimedBatch>) -> String {
-    json_ids(batches.into_iter().flat_map(|batch| batch.rows.iter().map(|row| row.0)))
-}
-
 impl Ledger {
     /// Does what calls and chunks need, all of it or nothing. What is begun may be sent once it is [`Ledger::lasting`].
     pub async fn round(&self, round: Round<'_>, first_look: SignedDuration, now: Timestamp) -> Result<Rounded> {
@@ -139,17 +135,10 @@ impl Ledger {
             }
             let mut done: Vec<(i64, i64)> = Vec::new();
             if taken().next().is_some() {
-                let (attempts, owners) = (attempts(taken()), owners(taken()));
-                let (rows, look_at) = (rows(taken()), ms(now + first_look));
+                let (attempts, owners, look_at) = (attempts(taken()), owners(taken()), ms(now + first_look));
                 let accept = accept_attempts(dialect) + " RETURNING id, CAST(0 AS BIGINT)";
-                // On SQLite all of it goes with the last statement, and so does what it answers.
-                let is_with_others = dialect == Dialect::Sqlite && !begin.is_empty();
-                if dialect == Dialect::Sqlite {
-                    let statement = accept_rows(dialect);
-                    later!(tx, statement, [rows.as_str(), ms(now), attempts.as_str(), owners.as_str()])
-                        .during(operation)?;
-                }
-                if is_with_others {
+                // On SQLite it goes with the last statement, and so does what it answers.
+                if dialect == Dialect::Sqlite && !begin.is_empty() {
                     later!(tx, accept, [attempts, owners, ms(now), ACCEPTED, look_at]).during(operation)?;
                 } else {
                     let accept = sqlx::query_as(sql(accept));
@@ -159,13 +148,9 @@ impl Ledger {
                         .bind(ms(now))
                         .bind(ACCEPTED)
                         .bind(look_at)
-                        .fetch_all(if dialect == Dialect::Sqlite { tx.closing() } else { &mut *tx })
+                        .fetch_all(if begin.is_empty() { tx.closing() } else { &mut *tx })
                         .await
                         .during(operation)?;
-                }
-                if dialect == Dialect::Postgres {
-                    let ended = json_ids(done.iter().map(|(attempt, _)| *attempt));
-                    later!(tx, accept_rows(dialect), [rows, ms(now), ended]).during(operation)?;
                 }
             }
             if !begin.is_empty() {

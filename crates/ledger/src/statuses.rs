@@ -166,7 +166,7 @@ impl Ledger {
         let operation = "read the rows whose status is due";
         let rows: Vec<(i64, i64, i64, i64)> = read_conn!(self, operation, |conn, dialect| {
             sqlx::query_as(
-                "SELECT id, sms_id, checks, coalesce(accepted_at, updated_at) FROM messages
+                "SELECT id, sms_id, checks, coalesce(accepted_at, updated_at) FROM told_rows
                  WHERE check_at IS NOT NULL AND check_at <= $1 AND sms_id IS NOT NULL ORDER BY check_at LIMIT $2 + 0",
             )
             .bind(ms(now))

@@ -59,7 +59,7 @@ macro_rules! release_attempt {
             sqlx::query(
                 "UPDATE messages SET state = 'queued', live = NULL, attempt_id = NULL, attempts = attempts - 1, sent_via = NULL,
                     not_before = $5, updated_at = $4
-                 WHERE id BETWEEN $1 AND $2 AND attempt_id = $3 AND state IN ('sending', 'unknown') AND sms_id IS NULL",
+                 WHERE id BETWEEN $1 AND $2 AND attempt_id = $3 AND state = 'attempted'",
             )
             .bind(first.0)
             .bind(last.0)
@@ -76,14 +76,12 @@ macro_rules! release_attempt {
 
 /// Queues the rows of an attempt again that certainly did nothing.
 macro_rules! requeue {
-    ($tx:expr, $batch:expr, $from:literal, $reason:expr, $not_before:expr, $now:expr, $operation:expr) => {{
+    ($tx:expr, $batch:expr, $reason:expr, $not_before:expr, $now:expr, $operation:expr) => {{
         let (first, last) = $batch.chunk.row_range();
-        sqlx::query(concat!(
+        sqlx::query(
             "UPDATE messages SET state = 'queued', live = NULL, attempt_id = NULL, reason = $5, not_before = $6, updated_at = $4
-             WHERE id BETWEEN $1 AND $2 AND attempt_id = $3 AND sms_id IS NULL AND state IN (",
-            $from,
-            ")"
-        ))
+             WHERE id BETWEEN $1 AND $2 AND attempt_id = $3 AND state = 'attempted'",
+        )
         .bind(first.0)
         .bind(last.0)
         .bind($batch.attempt.0)

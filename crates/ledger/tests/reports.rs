@@ -218,7 +218,7 @@ async fn verify_finds_a_sending_row_without_an_open_attempt(url: &str) {
     let loaded = loaded(url).await;
     loaded.sent(0, Outcome::Ambiguous { why: Ambiguous::TimedOut }).await;
     tamper(url, "UPDATE attempts SET state = 'released'").await;
-    assert_eq!(loaded.failing_checks().await, ["every row that is being sent or unknown has an open attempt"]);
+    assert_eq!(loaded.failing_checks().await, ["every row that is being sent or looked for has an open attempt"]);
 }
 
 async fn verify_finds_a_row_that_two_calls_may_have_sent(url: &str) {

@@ -235,6 +235,22 @@ impl Model {
         Ok(())
     }
 
+    /// A row stands as its attempt does for as long as that is open: one that ends must have told each of its rows what it is.
+    pub fn who_ends_leaves_no_row_behind(&self, changes: &[Change]) -> Holds {
+        let ended = |change: &&Change| matches!(change.is.as_deref(), Some("released" | "refused" | "settled"));
+        for change in changes.iter().filter(|change| change.kind == "attempt").filter(ended) {
+            let rows = self.attempts.get(&change.id).into_iter().flat_map(|attempt| &attempt.rows);
+            let left = rows.filter(|row| {
+                self.rows.get(row).is_some_and(|row| {
+                    row.attempt == Some(change.id) && is_open(row) && row.state != RowState::Held
+                })
+            });
+            let left: Vec<_> = left.collect();
+            hold!(who_ends_leaves_no_row_behind, left.is_empty(), "attempt {} leaves {left:?}", change.id);
+        }
+        Ok(())
+    }
+
     fn row(&mut self, change: &Change, book: &Book) -> Holds {
         let (id, Some(was)) = (change.id, self.rows.get(&change.id).cloned()) else {
             hold!(no_row_is_lost, false, "row {} was not loaded", change.id);

@@ -37,8 +37,7 @@ END;
 CREATE TRIGGER sim_opened AFTER INSERT ON messages
     WHEN new.state <> (SELECT state FROM packed_rows WHERE chunk_id = new.id / 512 AND id = new.id) BEGIN
     INSERT INTO sim_log (kind, id, was, \"is\", a, b, text)
-        SELECT 'row', new.id, state, new.state, new.attempt_id, new.sms_id, new.reason
-        FROM packed_rows WHERE chunk_id = new.id / 512 AND id = new.id;
+        SELECT 'row', new.id, new.state, state, new.attempt_id, new.sms_id, reason FROM told_rows WHERE id = new.id;
 END;
 CREATE TRIGGER sim_changed AFTER INSERT ON messages
     WHEN EXISTS (SELECT 1 FROM packed_rows p WHERE p.chunk_id = new.id / 512 AND p.id = new.id AND (p.destination <> new.destination
@@ -65,7 +64,7 @@ END;
 CREATE TRIGGER sim_row AFTER UPDATE OF state, attempt_id, sms_id ON messages
     WHEN old.state <> new.state OR old.attempt_id IS NOT new.attempt_id OR old.sms_id IS NOT new.sms_id BEGIN
     INSERT INTO sim_log (kind, id, was, \"is\", a, b, text)
-        VALUES ('row', new.id, old.state, new.state, new.attempt_id, new.sms_id, new.reason);
+        SELECT 'row', new.id, old.state, state, new.attempt_id, new.sms_id, reason FROM told_rows WHERE id = new.id;
 END;
 CREATE TRIGGER sim_attempt_new AFTER INSERT ON attempts BEGIN
     INSERT INTO sim_log (kind, id, \"is\", a, b, text) VALUES ('attempt', new.id, new.state, new.chunk_id, new.owner_id, new.row_ids);
@@ -74,6 +73,13 @@ CREATE TRIGGER sim_attempt AFTER UPDATE OF state, sending_at, ended_at ON attemp
     WHEN old.state <> new.state OR old.ended_at IS NOT new.ended_at BEGIN
     INSERT INTO sim_log (kind, id, was, \"is\", a, b, text)
         VALUES ('attempt', new.id, old.state, new.state, new.sending_at, new.ended_at, new.outcome);
+END;
+CREATE TRIGGER sim_told AFTER UPDATE OF state ON attempts
+    WHEN old.state <> new.state AND new.state IN ('accepted', 'unknown') BEGIN
+    INSERT INTO sim_log (kind, id, was, \"is\", a, b, text)
+        SELECT 'row', t.id, old.state, t.state, t.attempt_id, t.sms_id, t.reason
+        FROM json_each(new.row_ids) r CROSS JOIN messages m ON m.id = r.value CROSS JOIN told_rows t ON t.id = m.id
+        WHERE m.attempt_id = new.id AND m.state = 'attempted';
 END;
 CREATE TRIGGER sim_campaign AFTER UPDATE OF state ON campaigns BEGIN
     INSERT INTO sim_log (kind, id, was, \"is\", a) VALUES ('campaign', new.id, old.state, new.state,

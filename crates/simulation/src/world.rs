@@ -617,6 +617,8 @@ impl World for Sim {
         let most = self.scenario.concurrency as usize * 2;
         let holds = self.model.borrow().few_calls_are_not_recorded(&changes, most);
         self.check(holds);
+        let holds = self.model.borrow().who_ends_leaves_no_row_behind(&changes);
+        self.check(holds);
         if operation == "claim a chunk" {
             self.claimed(&changes);
         }

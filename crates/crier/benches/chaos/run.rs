@@ -221,7 +221,7 @@ pub(crate) fn run(size: Size) -> Vec<String> {
     let (name, mailing) = last;
     production.drop_in(&format!("{name}.csv"), &mailing.csv);
     let first = format!(
-        "SELECT count(*) FROM messages m JOIN campaigns c ON c.id = m.campaign_id WHERE c.name = '{name}' \
+        "SELECT count(*) FROM told_rows m JOIN campaigns c ON c.id = m.campaign_id WHERE c.name = '{name}' \
         AND m.state IN ('accepted', 'sent', 'failed')"
     );
     let query: &'static str = first.leak();

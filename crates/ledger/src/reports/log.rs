@@ -167,7 +167,7 @@ impl Ledger {
         let counts: Vec<(String, i64, i64)> = read_conn!(self, operation, |conn, dialect| {
             sqlx::query_as(crate::db::sql(format!(
                 "SELECT m.state, count(*), max(coalesce(m.final_at, m.updated_at)) FROM chunks k
-                 {then_join} messages m ON m.id BETWEEN k.id * 512 AND k.id * 512 + 511
+                 {then_join} told_rows m ON m.id BETWEEN k.id * 512 AND k.id * 512 + 511
                  WHERE k.campaign_id = $1 GROUP BY m.state
                  UNION ALL
                  SELECT 'queued', CAST(sum(queued + scheduled) AS BIGINT), max(packed_at) FROM packs

@@ -37,15 +37,15 @@ const EXCEPTIONS: [(&str, &str); 9] = [
          GROUP BY k.import_id, m.row_number HAVING count(*) > 1) AS twice",
     ),
     (
-        "every row that is being sent or unknown has an open attempt",
+        "every row that is being sent or looked for has an open attempt",
         "SELECT count(*) FROM messages m LEFT JOIN attempts a ON a.id = m.attempt_id
-         WHERE m.state IN ('sending', 'unknown')
+         WHERE m.state = 'attempted'
          AND (a.id IS NULL OR a.state NOT IN ('formed', 'sending', 'accepted', 'unknown'))",
     ),
     (
         "every row of an attempt that is being made says so",
         "SELECT count(*) FROM attempts a JOIN messages m ON m.id IN ({row_ids})
-         WHERE a.state IN ('formed', 'sending') AND (m.attempt_id IS NULL OR m.attempt_id <> a.id OR m.state <> 'sending')",
+         WHERE a.state IN ('formed', 'sending') AND (m.attempt_id IS NULL OR m.attempt_id <> a.id OR m.state <> 'attempted')",
     ),
     (
         "no sms_id of the gateway is claimed by two rows",

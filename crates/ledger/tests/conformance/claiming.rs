@@ -92,7 +92,7 @@ async fn rows_come_out_of_their_pack_as_they_went_in(bench: &Bench) {
         assert_eq!(batches.iter().map(|batch| batch.destinations.len()).collect::<Vec<_>>(), [100, 100, 1]);
         assert_eq!(bench.raw.strings(&all).await, packed);
         let sending = format!(
-            "{open} AND state = 'sending' AND live = 1 AND attempts = 1 AND attempted_at = {}",
+            "{open} AND state = 'attempted' AND live = 1 AND attempts = 1 AND attempted_at = {}",
             at(1).as_millisecond()
         );
         assert_eq!(bench.raw.int(&sending).await, 201);

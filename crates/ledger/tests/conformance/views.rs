@@ -1,10 +1,12 @@
 //! The contract for analysts, and the record that only grows.
 
-use crate::{Bench, on_both};
+use crate::{Bench, at, on_both};
+use campaign::{Outcome, outcome::Ambiguous};
 
 on_both! {
     the_views_have_the_columns_of_the_contract
     a_campaigns_counts_sum_up_to_its_rows
+    a_row_stands_as_its_call_does
     events_are_only_ever_added
 }
 
@@ -32,6 +34,39 @@ async fn a_campaigns_counts_sum_up_to_its_rows(bench: &Bench) {
     assert_eq!(bench.raw.int("SELECT count(*) FROM delivery_reports WHERE campaign = 'one'").await, 3);
     assert_eq!(bench.raw.strings("SELECT reason FROM failure_reasons").await, ["opted out before it was sent"]);
     assert!(bench.ledger.verify().await.unwrap().iter().all(|check| check.holds));
+}
+
+async fn a_row_stands_as_its_call_does(bench: &Bench) {
+    let one = bench.campaign("one", &[1]).await;
+    let told = async || {
+        let columns = ["state", "reason", "accepted_at", "updated_at"].map(|name| format!("coalesce(CAST({name} AS TEXT), '-')"));
+        let row = bench.raw.strings(&format!("SELECT {} FROM all_rows", columns.join(" || ' ' || "))).await.remove(0);
+        let state = row.split(' ').next().unwrap();
+        assert_eq!(bench.states(&one).await, state);
+        assert_eq!(bench.raw.strings("SELECT state FROM delivery_reports").await, [state]);
+        assert_eq!(bench.raw.int(&format!("SELECT {state} FROM campaign_summary")).await, 1);
+        let summary = bench.ledger.campaign_summaries(None).await.unwrap().remove(0);
+        assert_eq!(summary.count(state.parse().unwrap()), 1);
+        assert!(bench.ledger.verify().await.unwrap().iter().all(|check| check.holds));
+        row
+    };
+    let ms = |second| at(second).as_millisecond();
+    let batch = bench.batches(one.chunk(), 1).await.remove(0);
+    assert_eq!(told().await, format!("sending - - {}", ms(1)));
+    let sending = bench.started(batch, 2).await;
+    assert_eq!(told().await, format!("sending - - {}", ms(1)));
+    bench.record(&sending, &Outcome::Ambiguous { why: Ambiguous::TimedOut }, 3).await;
+    assert_eq!(told().await, format!("unknown the gateway did not answer in time - {}", ms(3)));
+    assert_eq!(bench.raw.int("SELECT count(*) FROM hourly_throughput").await, 0);
+    // The answer came after all.
+    bench.record(&sending, &Outcome::Accepted { sms_id: None }, 4).await;
+    assert_eq!(told().await, format!("accepted - {} {}", ms(4), ms(4)));
+    assert_eq!(bench.raw.int("SELECT accepted FROM hourly_throughput").await, 1);
+    // That the gateway took it is known of a row that is not found, too.
+    let attempt = bench.open().await.remove(0);
+    assert_eq!(bench.hold(&attempt, &[one.row(0)], 5).await, 1);
+    assert!(told().await.starts_with("held "));
+    assert_eq!(bench.raw.int("SELECT accepted_at FROM all_rows").await, ms(4));
 }
 
 async fn events_are_only_ever_added(bench: &Bench) {
