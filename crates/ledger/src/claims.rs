@@ -7,7 +7,7 @@ use crate::{
     error::{During, Error, Source},
     feed::{json_ids, json_pairs},
     opt_outs::{Gate, pass_gate},
-    packs::{AlikePack, InsertClaimed as _, WholePack, take_pack, unpack},
+    packs::{AlikePack, InsertClaimed as _, WholePack, kept_from_sending, unpack},
     rates::{BEHIND_RATE, lock_sender_rates, turns},
     time::{instant, ms},
     transitions::{release_attempt, wake_chunk},
@@ -27,7 +27,7 @@ use std::{
 
 mod candidates;
 use candidates::{
-    Aside, BEHIND_ANOTHER, BEHIND_EARLIER, Candidate, Found, candidates, of_pack, sendable, without_room,
+    Aside, BEHIND_ANOTHER, BEHIND_EARLIER, Candidate, FOUND, Found, candidates, of_pack, sendable, without_room,
 };
 
 pub(crate) use candidates::BEHIND_HELD;
@@ -103,18 +103,21 @@ impl SendingBatch {
 pub(crate) const LIVE: &str = "o.live IS NOT NULL";
 
 /// The attempts of a claim: `$1` the campaign, `$2` the chunk, `$3` the owner, `$4` now, `$5` an array for each with its sender,
-/// text, call, rows, how many these are, the first and the last. Answers its first row and its id.
-fn insert_attempts(dialect: Dialect) -> String {
+/// text, call, rows, how many these are, the first and the last. With `unless_kept` there are none if anything keeps one of the numbers
+/// `$6` from being texted by the sender `$7`. Answers each one's first row and its id.
+fn insert_attempts(dialect: Dialect, unless_kept: bool) -> String {
     let (each, of) = match dialect {
         Dialect::Sqlite => ("json_each($5)", ""),
         Dialect::Postgres => ("json_array_elements($5::json) AS each (value)", "::bigint"),
     };
+    let none_is_kept =
+        if unless_kept { format!("WHERE {} = 0", kept_from_sending(dialect, 6, 7)) } else { String::new() };
     format!(
         "INSERT INTO attempts (campaign_id, chunk_id, state, owner_id, formed_at, sender, text_id, sent_via, row_ids, recipients,
                                first_row, last_row)
          SELECT $1, $2, 'formed', $3, $4, value->>0, (value->>1){of}, value->>2, value->>3, (value->>4){of}, (value->>5){of},
                 (value->>6){of}
-         FROM {each} RETURNING first_row, id"
+         FROM {each} {none_is_kept} RETURNING first_row, id"
     )
 }
 
@@ -183,71 +186,110 @@ macro_rules! set_aside {
     }};
 }
 
-/// Writes batches down as attempts, and into their rows that they are attempted; these are in the pack if there is one. Answers the
-/// attempts by their first rows.
+/// Batches as [`insert_attempts`] is given them.
+fn as_attempts(batches: &[Batch]) -> String {
+    let attempts = batches.iter().map(|batch| {
+        let ids = json_ids(batch.rows.iter().map(|(row, _)| row.0));
+        let last = batch.rows.last().map(|(row, _)| row.0);
+        (batch.sender.as_str(), batch.text.0, sent_via(batch), ids, batch.rows.len(), first_row(batch), last)
+    });
+    serde_json::to_string(&attempts.collect::<Vec<_>>()).expect("numbers and words are JSON")
+}
+
+/// Attempts by their first rows.
+fn by_first_rows(written: Vec<(i64, i64)>) -> HashMap<i64, AttemptId> {
+    written.into_iter().map(|(first, id)| (first, AttemptId(id))).collect()
+}
+
+/// Claims all rows of a pack as they are, if nothing keeps any of them from being sent now; they are written once, by that. `None`: the
+/// pack is to be opened.
+macro_rules! claim_pack {
+    ($tx:expr, $dialect:expr, $found:expr, $pack:expr, $claimer:expr, $operation:expr) => {
+        'whole: {
+            let (found, pack, claimer): (&Found, &AlikePack, &Claimer) = ($found, $pack, $claimer);
+            let mut rows = of_pack(claimer.chunk, pack);
+            let open_until = found.by_hours(&mut rows, &mut Aside::default(), claimer.now);
+            let mut recipients = HashSet::new();
+            let is_whole = rows.len() == pack.rows.len() && rows.iter().all(|row| recipients.insert(row.destination));
+            if !is_whole || found.any_rate > 0 || found.rate_us.is_some() {
+                break 'whole None;
+            }
+            rows.sort_unstable_by_key(|row| row.id);
+            let numbers = json_ids(rows.iter().map(|row| row.destination));
+            let batches = batch::form(sendable(rows), claimer.batch_len_max(found));
+            // All of the pack goes out of it: a row that no attempt names would be lost.
+            let claimed = batches.iter().flat_map(|batch| batch.rows.iter().map(|(row, _)| *row));
+            if !pack.rows.iter().map(|row| row.id(claimer.chunk)).eq(claimed) {
+                let why = "the rows of a pack are not those that are claimed".to_owned();
+                return Err(Error::new($operation, Source::Content(why)));
+            }
+            let written = sqlx::query_as(sql(insert_attempts($dialect, true)))
+                .bind(found.campaign)
+                .bind(claimer.chunk.0)
+                .bind(claimer.owner.0)
+                .bind(ms(claimer.now))
+                .bind(as_attempts(&batches))
+                .bind(numbers)
+                .bind(&pack.sender)
+                .fetch_all(&mut *$tx)
+                .await
+                .during($operation)?;
+            let ids = by_first_rows(written);
+            if ids.is_empty() {
+                break 'whole None;
+            }
+            later!($tx, "DELETE FROM packs WHERE chunk_id = $1", [claimer.chunk.0]).during($operation)?;
+            let attempt = |batch: &Batch| (ids[&first_row(batch)], sent_via(batch));
+            let attempts = batches.iter().flat_map(|batch| batch.rows.iter().map(move |_| attempt(batch)));
+            let claim = WholePack {
+                chunk: claimer.chunk,
+                campaign: found.campaign,
+                pack,
+                attempts: attempts.collect(),
+                now: ms(claimer.now),
+            };
+            $tx.insert_claimed(claim).await.during($operation)?;
+            let texts = HashMap::from([(pack.text_id, Arc::from(pack.body.as_str()))]);
+            Some(claimer.claimed(found, batches, &ids, &texts, &open_until).during($operation)?)
+        }
+    };
+}
+
+/// Writes batches down as attempts, and into their rows that they are attempted. Answers the attempts by their first rows.
 macro_rules! write_attempts {
-    ($tx:expr, $dialect:expr, ($campaign:expr, $chunk:expr, $owner:expr), $pack:expr, $batches:expr, $now:expr, $operation:expr) => {{
-        let batches: &[Batch] = $batches;
-        let pack: Option<&AlikePack> = $pack;
-        let attempts: Vec<_> = batches
-            .iter()
-            .map(|batch| {
-                let ids = json_ids(batch.rows.iter().map(|(row, _)| row.0));
-                let last = batch.rows.last().map(|(row, _)| row.0);
-                (batch.sender.as_str(), batch.text.0, sent_via(batch), ids, batch.rows.len(), first_row(batch), last)
-            })
-            .collect();
-        let written: Vec<(i64, i64)> = sqlx::query_as(sql(insert_attempts($dialect)))
-            .bind($campaign)
-            .bind($chunk.0)
-            .bind($owner.0)
-            .bind(ms($now))
-            .bind(serde_json::to_string(&attempts).expect("numbers and words are JSON"))
+    ($tx:expr, $dialect:expr, $found:expr, $claimer:expr, $batches:expr, $operation:expr) => {{
+        let (found, claimer, batches): (&Found, &Claimer, &[Batch]) = ($found, $claimer, $batches);
+        let written = sqlx::query_as(sql(insert_attempts($dialect, false)))
+            .bind(found.campaign)
+            .bind(claimer.chunk.0)
+            .bind(claimer.owner.0)
+            .bind(ms(claimer.now))
+            .bind(as_attempts(batches))
             .fetch_all(&mut *$tx)
             .await
             .during($operation)?;
-        let ids: HashMap<i64, AttemptId> = written.into_iter().map(|(first, id)| (first, AttemptId(id))).collect();
-        let written = match pack {
-            Some(pack) => {
-                // All of the pack goes out of it: a row that no attempt names would be lost.
-                let claimed = batches.iter().flat_map(|batch| batch.rows.iter().map(|(row, _)| *row));
-                if !pack.rows.iter().map(|row| row.id($chunk)).eq(claimed) {
-                    let why = "the rows of a pack are not those that are claimed".to_owned();
-                    return Err(Error::new($operation, Source::Content(why)));
-                }
-                let attempts = batches.iter().flat_map(|batch| {
-                    batch.rows.iter().map(|_| (ids[&first_row(batch)], sent_via(batch)))
-                });
-                let claim = WholePack { chunk: $chunk, campaign: $campaign, pack, attempts: attempts.collect(), now: ms($now) };
-                let written = $tx.insert_claimed(claim).await.during($operation)?;
-                later!($tx, "DELETE FROM packs WHERE chunk_id = $1", [$chunk.0]).during($operation)?;
-                written
+        let ids = by_first_rows(written);
+        let mut written = 0;
+        for call in ["bulk", "send"] {
+            let of_call = batches.iter().filter(|batch| sent_via(batch) == call);
+            let mut rows: Vec<_> = of_call
+                .flat_map(|batch| batch.rows.iter().map(|(row, to)| (*to, (row.0, ids[&first_row(batch)].0))))
+                .collect();
+            // Claims of two campaigns may meet at many recipients: all come to them in one order, or each would wait for
+            // the other.
+            rows.sort_unstable();
+            if rows.is_empty() {
+                continue;
             }
-            None => {
-                let mut written = 0;
-                for call in ["bulk", "send"] {
-                    let of_call = batches.iter().filter(|batch| sent_via(batch) == call);
-                    let mut rows: Vec<_> = of_call
-                        .flat_map(|batch| batch.rows.iter().map(|(row, to)| (*to, (row.0, ids[&first_row(batch)].0))))
-                        .collect();
-                    // Claims of two campaigns may meet at many recipients: all come to them in one order, or each would wait for
-                    // the other.
-                    rows.sort_unstable();
-                    if rows.is_empty() {
-                        continue;
-                    }
-                    written += sqlx::query(sql(claimed($dialect)))
-                        .bind(json_pairs(rows.iter().map(|(_, row)| *row)))
-                        .bind(call)
-                        .bind(ms($now))
-                        .execute(&mut *$tx)
-                        .await
-                        .during($operation)?
-                        .rows_affected();
-                }
-                written
-            }
-        };
+            written += sqlx::query(sql(claimed($dialect)))
+                .bind(json_pairs(rows.iter().map(|(_, row)| *row)))
+                .bind(call)
+                .bind(ms(claimer.now))
+                .execute(&mut *$tx)
+                .await
+                .during($operation)?
+                .rows_affected();
+        }
         // An attempt names its rows: one that is not queued any more would be texted all the same.
         if written != batches.iter().map(|batch| batch.rows.len() as u64).sum::<u64>() {
             let why = "a row of the chunk changed while it was claimed".to_owned();
@@ -255,6 +297,49 @@ macro_rules! write_attempts {
         }
         ids
     }};
+}
+
+/// Who claims which chunk, when, and how long its batches may be.
+struct Claimer {
+    chunk: ChunkId,
+    owner: OwnerId,
+    batch_len_max: usize,
+    now: Timestamp,
+}
+
+impl Claimer {
+    fn batch_len_max(&self, found: &Found) -> usize {
+        let halved = found.batch_len_max.and_then(|max| usize::try_from(max).ok()).unwrap_or(usize::MAX);
+        self.batch_len_max.min(halved)
+    }
+
+    /// Batches that are written down. `ends`: when rows expire or their hours end.
+    fn claimed(
+        &self,
+        found: &Found,
+        batches: Vec<Batch>,
+        ids: &HashMap<i64, AttemptId>,
+        texts: &HashMap<i64, Arc<str>>,
+        ends: &HashMap<i64, i64>,
+    ) -> sqlx::Result<Vec<ClaimedBatch>> {
+        let claimed = |batch: Batch| {
+            // An empty text would go out in its place.
+            let text = texts.get(&batch.text.0).cloned();
+            let text = text.ok_or_else(|| sqlx::Error::Decode("the text of a row is gone".into()))?;
+            Ok(ClaimedBatch {
+                attempt: ids[&first_row(&batch)],
+                chunk: self.chunk,
+                owner: self.owner,
+                sender: batch.sender,
+                text,
+                valid_until: batch.rows.iter().filter_map(|(row, _)| ends.get(&row.0)).min().copied().map(instant),
+                destinations: batch.rows.iter().map(|(_, destination)| *destination).collect(),
+                rows: batch.rows.into_iter().map(|(row, _)| row).collect(),
+                opt_outs: found.opt_outs,
+            })
+        };
+        batches.into_iter().map(claimed).collect()
+    }
 }
 
 impl Ledger {
@@ -280,23 +365,18 @@ impl Ledger {
     async fn try_claim(&self, chunk: ChunkId, owner: OwnerId, batch_len_max: usize, now: Timestamp) -> Result<Claim> {
         let operation = "claim a chunk";
         let (first, last) = chunk.row_range();
+        let claimer = &Claimer { chunk, owner, batch_len_max, now };
         // A stale job commits too: taking a transaction back costs more.
         let claim = quick_tx!(self, operation, |tx, dialect| 'claim: {
             pass_gate!(tx, Gate::Claim, dialect, operation);
-            let found: Option<Found> = sqlx::query_as(sql(format!(
-                "SELECT k.campaign_id AS campaign, k.state AS chunk_state, c.state AS campaign_state, k.batch_len_max,
-                        c.quiet, c.weekdays, c.zone, c.rate_us, (SELECT count(*) FROM quarantine WHERE since IS NOT NULL) AS quarantined,
-                        (SELECT opt_outs FROM quarantine) AS opt_outs, (SELECT count(*) FROM sender_rates) AS any_rate
-                 FROM chunks k
-                 JOIN campaigns c ON c.id = k.campaign_id WHERE k.id = $1{}",
-                if dialect.for_update().is_empty() { "" } else { " FOR UPDATE OF k" }
-            )))
-            .bind(chunk.0)
-            .fetch_optional(&mut *tx)
-            .await
-            .during(operation)?;
+            if dialect == Dialect::Postgres {
+                // What is read after this is as whoever had the chunk has left it: its pack may be open.
+                later!(tx, "SELECT id FROM chunks WHERE id = $1 FOR UPDATE", [chunk.0]).during(operation)?;
+            }
+            let found: Option<Found> =
+                sqlx::query_as(FOUND).bind(chunk.0).fetch_optional(&mut *tx).await.during(operation)?;
             let Some(found) = found else { break 'claim Claim::NotForUs };
-            let (campaign, halved) = (found.campaign, found.batch_len_max);
+            let found = &found;
             if found.chunk_state != "fed" {
                 break 'claim Claim::NotForUs;
             }
@@ -304,113 +384,85 @@ impl Ledger {
             let taken = "UPDATE chunks SET state = $2, owner_id = $3, feeds = 0 WHERE id = $1 AND state = 'fed'";
             let state = if runs { "working" } else { "waiting" };
             later!(tx, taken, [chunk.0, state, owner.0]).during(operation)?;
-            if runs {
-                let pack = take_pack!(tx, dialect, chunk, operation);
-                let mut candidates = match &pack {
-                    Some(pack) => of_pack(chunk, pack),
-                    None => {
-                        let Json(candidates): Json<Vec<Candidate>> = sqlx::query_scalar(sql(candidates(dialect)))
-                            .bind(first.0)
-                            .bind(last.0)
-                            .bind(ms(now))
-                            .fetch_one(&mut *tx)
-                            .await
-                            .during(operation)?;
-                        candidates
-                    }
-                };
-                candidates.sort_unstable_by_key(|row| row.id);
-                let mut aside = Aside::of(&mut candidates, now);
-                let open_until = found.by_hours(&mut candidates, &mut aside, now);
-                // Two texts to one recipient in one chunk go one after the other, too.
-                let mut recipients = HashSet::new();
-                candidates.retain(|row| {
-                    let first = recipients.insert((row.sender.clone(), row.destination));
-                    #[cfg(feature = "simulated")]
-                    let first = first || campaign::mutant::Mutant::NoLiveKeyLock.is_on();
-                    if !first {
-                        aside.waits(ms(now + BEHIND_ANOTHER), BEHIND_EARLIER, row.id);
-                    }
-                    first
-                });
-                let senders: BTreeSet<String> = match found.any_rate {
-                    0 => BTreeSet::new(),
-                    _ => candidates.iter().map(|row| row.sender.clone()).collect(),
-                };
-                let rates = lock_sender_rates!(tx, dialect, senders, operation);
-                for (rate, spread_to, rows) in without_room(&mut candidates, &rates, now) {
-                    let mut rows = rows.into_iter();
-                    for (when, count) in turns(rate, spread_to, rows.len()) {
-                        rows.by_ref().take(count).for_each(|row| aside.waits(when, BEHIND_RATE, row));
-                    }
+            if !runs {
+                break 'claim Claim::Paused;
+            }
+            if let Some(pack) = &found.pack.alike().during(operation)?
+                && let Some(claimed) = claim_pack!(tx, dialect, found, pack, claimer, operation)
+            {
+                break 'claim Claim::Batches(claimed);
+            }
+            if found.pack.is_there() {
+                unpack!(tx, dialect, json_ids([chunk.0]), operation);
+            }
+            let Json(mut candidates): Json<Vec<Candidate>> = sqlx::query_scalar(sql(candidates(dialect)))
+                .bind(first.0)
+                .bind(last.0)
+                .bind(ms(now))
+                .fetch_one(&mut *tx)
+                .await
+                .during(operation)?;
+            candidates.sort_unstable_by_key(|row| row.id);
+            let mut aside = Aside::of(&mut candidates, now);
+            let open_until = found.by_hours(&mut candidates, &mut aside, now);
+            // Two texts to one recipient in one chunk go one after the other, too.
+            let mut recipients = HashSet::new();
+            candidates.retain(|row| {
+                let first = recipients.insert((row.sender.clone(), row.destination));
+                #[cfg(feature = "simulated")]
+                let first = first || campaign::mutant::Mutant::NoLiveKeyLock.is_on();
+                if !first {
+                    aside.waits(ms(now + BEHIND_ANOTHER), BEHIND_EARLIER, row.id);
                 }
-                // As it is, or not at all: what is set aside is written into its row.
-                let is_whole = |pack: &AlikePack| pack.rows.len() == candidates.len() && found.rate_us.is_none();
-                let whole = pack.as_ref().filter(|pack| is_whole(pack));
-                if pack.is_some() && whole.is_none() {
-                    unpack!(tx, dialect, json_ids([chunk.0]), operation);
+                first
+            });
+            let senders: BTreeSet<String> = match found.any_rate {
+                0 => BTreeSet::new(),
+                _ => candidates.iter().map(|row| row.sender.clone()).collect(),
+            };
+            let rates = lock_sender_rates!(tx, dialect, senders, operation);
+            for (rate, spread_to, rows) in without_room(&mut candidates, &rates, now) {
+                let mut rows = rows.into_iter();
+                for (when, count) in turns(rate, spread_to, rows.len()) {
+                    rows.by_ref().take(count).for_each(|row| aside.waits(when, BEHIND_RATE, row));
                 }
-                set_aside!(tx, dialect, aside, now, operation);
-                if let Some(text_us) = found.rate_us {
-                    // Locked: the claims of all workers share the campaign's rate.
-                    let spread_to: i64 = sqlx::query_scalar(sql(format!(
-                        "SELECT rate_from FROM campaigns WHERE id = $1{}",
-                        dialect.for_update()
-                    )))
-                    .bind(campaign)
-                    .fetch_one(&mut *tx)
+            }
+            set_aside!(tx, dialect, aside, now, operation);
+            if let Some(text_us) = found.rate_us {
+                // Locked: the claims of all workers share the campaign's rate.
+                let spread_to: i64 = sqlx::query_scalar(sql(format!(
+                    "SELECT rate_from FROM campaigns WHERE id = $1{}",
+                    dialect.for_update()
+                )))
+                .bind(found.campaign)
+                .fetch_one(&mut *tx)
+                .await
+                .during(operation)?;
+                let (allowed, after) = Rate { text_us }.allowed(spread_to, now.as_microsecond());
+                candidates.truncate(usize::try_from(allowed).unwrap_or(0));
+                sqlx::query("UPDATE campaigns SET rate_from = $2 WHERE id = $1")
+                    .bind(found.campaign)
+                    .bind(after(count(candidates.len())))
+                    .execute(&mut *tx)
                     .await
                     .during(operation)?;
-                    let (allowed, after) = Rate { text_us }.allowed(spread_to, now.as_microsecond());
-                    candidates.truncate(usize::try_from(allowed).unwrap_or(0));
-                    sqlx::query("UPDATE campaigns SET rate_from = $2 WHERE id = $1")
-                        .bind(campaign)
-                        .bind(after(count(candidates.len())))
-                        .execute(&mut *tx)
-                        .await
-                        .during(operation)?;
-                }
-                for (sender, (rate, spread_to)) in rates {
-                    let taken = candidates.iter().filter(|row| row.sender == sender).count();
-                    let (_, after) = rate.allowed(spread_to, now.as_microsecond());
-                    sqlx::query("UPDATE sender_rates SET rate_from = $2 WHERE sender = $1")
-                        .bind(sender)
-                        .bind(after(count(taken)))
-                        .execute(&mut *tx)
-                        .await
-                        .during(operation)?;
-                }
-                let ends = |row: &Candidate| row.valid_until.into_iter().chain(open_until.get(&row.id).copied()).min();
-                let expiries: HashMap<i64, i64> =
-                    candidates.iter().filter_map(|row| Some((row.id, ends(row)?))).collect();
-                let halved = halved.and_then(|max| usize::try_from(max).ok()).unwrap_or(usize::MAX);
-                let batches = batch::form(sendable(candidates), batch_len_max.min(halved));
-                let texts = match &pack {
-                    Some(AlikePack { text_id, body, .. }) => HashMap::from([(*text_id, Arc::from(body.as_str()))]),
-                    None => text_bodies!(tx, dialect, batches.iter().map(|batch| batch.text.0), operation),
-                };
-                let ids_of = write_attempts!(tx, dialect, (campaign, chunk, owner), whole, &batches, now, operation);
-                let claimed = batches.into_iter().map(|batch| ClaimedBatch {
-                    attempt: ids_of[&first_row(&batch)],
-                    chunk,
-                    owner,
-                    sender: batch.sender,
-                    text: texts.get(&batch.text.0).cloned().unwrap_or_else(|| Arc::from("")),
-                    valid_until: batch
-                        .rows
-                        .iter()
-                        .filter_map(|(row, _)| expiries.get(&row.0))
-                        .min()
-                        .copied()
-                        .map(instant),
-                    destinations: batch.rows.iter().map(|(_, destination)| *destination).collect(),
-                    rows: batch.rows.into_iter().map(|(row, _)| row).collect(),
-                    opt_outs: found.opt_outs,
-                });
-                Claim::Batches(claimed.collect())
-            } else {
-                Claim::Paused
             }
+            for (sender, (rate, spread_to)) in rates {
+                let taken = candidates.iter().filter(|row| row.sender == sender).count();
+                let (_, after) = rate.allowed(spread_to, now.as_microsecond());
+                sqlx::query("UPDATE sender_rates SET rate_from = $2 WHERE sender = $1")
+                    .bind(sender)
+                    .bind(after(count(taken)))
+                    .execute(&mut *tx)
+                    .await
+                    .during(operation)?;
+            }
+            let ends = |row: &Candidate| row.valid_until.into_iter().chain(open_until.get(&row.id).copied()).min();
+            let ends: HashMap<i64, i64> = candidates.iter().filter_map(|row| Some((row.id, ends(row)?))).collect();
+            let batches = batch::form(sendable(candidates), claimer.batch_len_max(found));
+            let texts = text_bodies!(tx, dialect, batches.iter().map(|batch| batch.text.0), operation);
+            let ids = write_attempts!(tx, dialect, found, claimer, &batches, operation);
+            Claim::Batches(claimer.claimed(found, batches, &ids, &texts, &ends).during(operation)?)
         });
         Ok(claim)
     }

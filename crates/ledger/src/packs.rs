@@ -3,7 +3,7 @@
 //! Loading so writes next to nothing for a row, and a claim writes it once, as it is sent, instead of a second time. A row
 //! stands in a pack or in `messages`, never in both: whatever opens a pack has locked its chunk.
 
-use crate::{NewChunk, NewRow, claims::LIVE, db::Dialect, imports::is_sendable, time::ms};
+use crate::{NewChunk, NewRow, claims::LIVE, db::Dialect, imports::is_sendable, time::ms, writer::Later as _};
 use campaign::{AttemptId, CampaignId, ChunkId, Msisdn, RowId, RowState, SenderId, TextId, id::CHUNK_ROWS_MAX};
 use serde::{Deserialize, Serialize, Serializer as _};
 use sqlx::PgConnection;
@@ -80,26 +80,35 @@ fn is_written(cell: &str, number: u64) -> bool {
         && !cell.starts_with('0')
 }
 
-/// A pack as it is stored.
+/// A pack as it is stored; without rows: there is none.
 #[derive(sqlx::FromRow)]
 pub(crate) struct Stored {
     sender: Option<String>,
     text_id: Option<i64>,
     body: Option<String>,
-    packed_at: i64,
-    rows: String,
+    packed_at: Option<i64>,
+    rows: Option<String>,
 }
 
 impl Stored {
+    /// There is one.
+    pub(crate) fn is_there(&self) -> bool {
+        self.rows.is_some()
+    }
+
     /// What it holds, if its rows are alike.
-    pub(crate) fn alike(self) -> sqlx::Result<Option<AlikePack>> {
-        let Some((sender, text_id)) = self.sender.zip(self.text_id) else { return Ok(None) };
+    pub(crate) fn alike(&self) -> sqlx::Result<Option<AlikePack>> {
+        let (Some(sender), Some(text_id), Some(packed_at), Some(rows)) =
+            (&self.sender, self.text_id, self.packed_at, &self.rows)
+        else {
+            return Ok(None);
+        };
         // Without what the parser says: it quotes what it read.
-        let rows = serde_json::from_str(&self.rows);
+        let rows = serde_json::from_str(rows);
         let rows = rows.map_err(|_| sqlx::Error::Decode("a pack is not as it was written".into()))?;
         // An empty text would go out in its place.
-        let body = self.body.ok_or_else(|| sqlx::Error::Decode("the text of a pack is gone".into()))?;
-        Ok(Some(AlikePack { sender, text_id, body, packed_at: self.packed_at, rows }))
+        let body = self.body.clone().ok_or_else(|| sqlx::Error::Decode("the text of a pack is gone".into()))?;
+        Ok(Some(AlikePack { sender: sender.clone(), text_id, body, packed_at, rows }))
     }
 }
 
@@ -128,48 +137,16 @@ impl AlikeRow {
     }
 }
 
-/// How much keeps the numbers in the JSON array `$1` from being texted by the sender `$2`: opt-outs and live rows.
+/// How much keeps numbers from being texted by a sender: opt-outs and live rows. Which parameter is the JSON array of the numbers, and
+/// which the sender.
 ///
 /// Each counted for all numbers at once: for Postgres these are two lookups, not two for each number.
-pub(crate) fn kept_from_sending(dialect: Dialect) -> String {
-    let numbers = dialect.ids(1);
+pub(crate) fn kept_from_sending(dialect: Dialect, numbers: u8, sender: u8) -> String {
+    let numbers = dialect.ids(numbers);
     format!(
-        "SELECT (SELECT count(*) FROM suppressions s WHERE s.destination {numbers} AND s.sender IN ('', $2))
-              + (SELECT count(*) FROM messages o WHERE o.sender = $2 AND o.destination {numbers} AND {LIVE})"
+        "(SELECT count(*) FROM suppressions s WHERE s.destination {numbers} AND s.sender IN ('', ${sender}))
+       + (SELECT count(*) FROM messages o WHERE o.sender = ${sender} AND o.destination {numbers} AND {LIVE})"
     )
-}
-
-/// The pack of a chunk, if all of its rows may be claimed as they are: they are alike, and nothing in the ledger keeps any of them.
-/// Any other pack is opened, and its rows are in `messages` then.
-macro_rules! take_pack {
-    ($tx:expr, $dialect:expr, $chunk:expr, $operation:expr) => {{
-        let found: Option<$crate::packs::Stored> = sqlx::query_as(
-            "SELECT sender, text_id, body, packed_at, rows FROM packs LEFT JOIN texts ON texts.id = text_id WHERE chunk_id = $1",
-        )
-        .bind($chunk.0)
-        .fetch_optional(&mut *$tx)
-        .await
-        .during($operation)?;
-        match found {
-            None => None,
-            Some(stored) => {
-                let mut pack = stored.alike().during($operation)?;
-                if let Some(alike) = &pack {
-                    let kept: i64 = sqlx::query_scalar(sql($crate::packs::kept_from_sending($dialect)))
-                        .bind(json_ids(alike.rows.iter().map(|row| row.destination())))
-                        .bind(&alike.sender)
-                        .fetch_one(&mut *$tx)
-                        .await
-                        .during($operation)?;
-                    pack = pack.filter(|_| kept == 0);
-                }
-                if pack.is_none() {
-                    unpack!($tx, $dialect, json_ids([$chunk.0]), $operation);
-                }
-                pack
-            }
-        }
-    }};
 }
 
 /// Writes all rows of packs into `messages`: `$chunks` is a JSON array of the ids of their chunks, which the transaction has locked.
@@ -195,7 +172,7 @@ macro_rules! unpack {
             .during($operation)?;
     }};
 }
-pub(crate) use {take_pack, unpack};
+pub(crate) use unpack;
 
 /// A claim of all rows of a pack.
 pub(crate) struct WholePack<'a> {
@@ -207,20 +184,20 @@ pub(crate) struct WholePack<'a> {
     pub(crate) now: i64,
 }
 
-/// Writes the rows of a pack into `messages` as attempted.
+/// Writes the rows of a pack into `messages` as attempted, the last that its transaction does.
 pub(crate) trait InsertClaimed {
-    /// Answers how many it has written.
-    fn insert_claimed(&mut self, claim: WholePack<'_>) -> impl Future<Output = sqlx::Result<u64>> + Send;
+    /// Errors: one of them is there already, or another live row to its number from its sender.
+    fn insert_claimed(&mut self, claim: WholePack<'_>) -> impl Future<Output = sqlx::Result<()>> + Send;
 }
 
 impl InsertClaimed for crate::writer::Connection {
-    async fn insert_claimed(&mut self, claim: WholePack<'_>) -> sqlx::Result<u64> {
+    async fn insert_claimed(&mut self, claim: WholePack<'_>) -> sqlx::Result<()> {
         into_sqlite(self, claim).await
     }
 }
 
 impl InsertClaimed for PgConnection {
-    async fn insert_claimed(&mut self, claim: WholePack<'_>) -> sqlx::Result<u64> {
+    async fn insert_claimed(&mut self, claim: WholePack<'_>) -> sqlx::Result<()> {
         into_postgres(self, claim).await
     }
 }
@@ -246,10 +223,11 @@ static INSERT: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-async fn into_sqlite(conn: &mut crate::writer::Connection, claim: WholePack<'_>) -> sqlx::Result<u64> {
-    let mut written = 0;
-    for via in ["bulk", "send"] {
-        let of_call = claim.pack.rows.iter().zip(&claim.attempts).filter(|(_, (_, by))| *by == via);
+async fn into_sqlite(conn: &mut crate::writer::Connection, claim: WholePack<'_>) -> sqlx::Result<()> {
+    let is_by = |via: &str| claim.attempts.iter().any(|(_, by)| *by == via);
+    let calls: Vec<&str> = ["bulk", "send"].into_iter().filter(|via| is_by(via)).collect();
+    for via in &calls {
+        let of_call = claim.pack.rows.iter().zip(&claim.attempts).filter(|(_, (_, by))| by == via);
         let mut insert = sqlx::query(INSERT.as_str());
         let mut rows = 0;
         for (row, (attempt, _)) in of_call {
@@ -262,9 +240,6 @@ async fn into_sqlite(conn: &mut crate::writer::Connection, claim: WholePack<'_>)
                 .bind(row.reference.as_deref().map(Arc::<str>::from))
                 .bind(attempt.0);
         }
-        if rows == 0 {
-            continue;
-        }
         for _ in 0..(CHUNK_ROWS_MAX - rows) * OWN {
             insert = insert.bind(None::<i64>);
         }
@@ -273,14 +248,15 @@ async fn into_sqlite(conn: &mut crate::writer::Connection, claim: WholePack<'_>)
             .bind(Arc::<str>::from(claim.pack.sender.as_str()))
             .bind(claim.pack.text_id)
             .bind(claim.pack.packed_at)
-            .bind(via)
+            .bind(*via)
             .bind(claim.now);
-        written += insert.execute(&mut *conn).await?.rows_affected();
+        let conn = if calls.last() == Some(via) { conn.closing() } else { &mut *conn };
+        insert.fetch_all(conn).await?;
     }
-    Ok(written)
+    Ok(())
 }
 
-async fn into_postgres(conn: &mut PgConnection, claim: WholePack<'_>) -> sqlx::Result<u64> {
+async fn into_postgres(conn: &mut PgConnection, claim: WholePack<'_>) -> sqlx::Result<()> {
     let mut rows: Vec<_> = claim.pack.rows.iter().zip(&claim.attempts).collect();
     // Claims of two campaigns may meet at many recipients: all come to them in one order, or each would wait for the other.
     rows.sort_unstable_by_key(|(row, _)| row.number);
@@ -306,7 +282,7 @@ async fn into_postgres(conn: &mut PgConnection, claim: WholePack<'_>) -> sqlx::R
         .bind(rows.iter().map(|(_, (_, via))| *via).collect::<Vec<_>>())
         .execute(&mut *conn)
         .await
-        .map(|done| done.rows_affected())
+        .map(|_| ())
 }
 
 #[cfg(test)]
@@ -319,8 +295,8 @@ mod tests {
             sender: sender.map(str::to_owned),
             text_id: sender.map(|_| 1),
             body: body.map(str::to_owned),
-            packed_at: 0,
-            rows: "[[0, 2, 447700900120, null, null]]".to_owned(),
+            packed_at: Some(0),
+            rows: Some("[[0, 2, 447700900120, null, null]]".to_owned()),
         };
         let alike = stored(Some("ACME"), Some("Hi")).alike().unwrap().unwrap();
         assert_eq!((&*alike.body, alike.rows.len()), ("Hi", 1));

@@ -241,9 +241,9 @@ impl Model {
         for change in changes.iter().filter(|change| change.kind == "attempt").filter(ended) {
             let rows = self.attempts.get(&change.id).into_iter().flat_map(|attempt| &attempt.rows);
             let left = rows.filter(|row| {
-                self.rows.get(row).is_some_and(|row| {
-                    row.attempt == Some(change.id) && is_open(row) && row.state != RowState::Held
-                })
+                self.rows
+                    .get(row)
+                    .is_some_and(|row| row.attempt == Some(change.id) && is_open(row) && row.state != RowState::Held)
             });
             let left: Vec<_> = left.collect();
             hold!(who_ends_leaves_no_row_behind, left.is_empty(), "attempt {} leaves {left:?}", change.id);

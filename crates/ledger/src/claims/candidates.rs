@@ -3,7 +3,7 @@
 use super::LIVE;
 use crate::{
     db::Dialect,
-    packs::{AlikePack, AlikeRow},
+    packs::{AlikePack, AlikeRow, Stored},
     time::ms,
 };
 use campaign::{
@@ -93,9 +93,21 @@ impl Aside {
     }
 }
 
+/// The chunk `$1` as a [`Found`].
+pub(super) const FOUND: &str =
+    "SELECT k.campaign_id AS campaign, k.state AS chunk_state, c.state AS campaign_state, k.batch_len_max, c.quiet, c.weekdays, c.zone,
+            c.rate_us, (SELECT count(*) FROM quarantine WHERE since IS NOT NULL) AS quarantined,
+            (SELECT opt_outs FROM quarantine) AS opt_outs,
+            (SELECT count(*) FROM sender_rates r WHERE p.sender IS NULL OR r.sender = p.sender) AS any_rate,
+            p.sender, p.text_id, t.body, p.packed_at, p.rows
+     FROM chunks k JOIN campaigns c ON c.id = k.campaign_id
+     LEFT JOIN packs p ON p.chunk_id = k.id LEFT JOIN texts t ON t.id = p.text_id WHERE k.id = $1";
+
 /// The chunk that a claim is about, and what its campaign says.
 #[derive(sqlx::FromRow)]
 pub(super) struct Found {
+    #[sqlx(flatten)]
+    pub(super) pack: Stored,
     pub(super) campaign: i64,
     pub(super) chunk_state: String,
     pub(super) campaign_state: String,
@@ -106,7 +118,7 @@ pub(super) struct Found {
     pub(super) rate_us: Option<i64>,
     pub(super) quarantined: i64,
     pub(super) opt_outs: i64,
-    /// Not 0: there are senders that have a rate.
+    /// Not 0: its sender has a rate; where it has several, any has.
     pub(super) any_rate: i64,
 }
 
@@ -168,7 +180,7 @@ pub(super) fn without_room(
     without
 }
 
-/// The rows of a pack, none of which anything in the ledger keeps.
+/// The rows of a pack, as if nothing in the ledger kept any of them.
 pub(super) fn of_pack(chunk: ChunkId, pack: &AlikePack) -> Vec<Candidate> {
     let row = |row: &AlikeRow| Candidate {
         id: row.id(chunk).0,

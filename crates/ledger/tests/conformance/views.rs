@@ -39,7 +39,8 @@ async fn a_campaigns_counts_sum_up_to_its_rows(bench: &Bench) {
 async fn a_row_stands_as_its_call_does(bench: &Bench) {
     let one = bench.campaign("one", &[1]).await;
     let told = async || {
-        let columns = ["state", "reason", "accepted_at", "updated_at"].map(|name| format!("coalesce(CAST({name} AS TEXT), '-')"));
+        let columns =
+            ["state", "reason", "accepted_at", "updated_at"].map(|name| format!("coalesce(CAST({name} AS TEXT), '-')"));
         let row = bench.raw.strings(&format!("SELECT {} FROM all_rows", columns.join(" || ' ' || "))).await.remove(0);
         let state = row.split(' ').next().unwrap();
         assert_eq!(bench.states(&one).await, state);
