@@ -238,7 +238,6 @@ macro_rules! claim_pack {
             if ids.is_empty() {
                 break 'whole None;
             }
-            later!($tx, "DELETE FROM packs WHERE chunk_id = $1", [claimer.chunk.0]).during($operation)?;
             let attempt = |batch: &Batch| (ids[&first_row(batch)], sent_via(batch));
             let attempts = batches.iter().flat_map(|batch| batch.rows.iter().map(move |_| attempt(batch)));
             let claim = WholePack {
@@ -249,6 +248,7 @@ macro_rules! claim_pack {
                 now: ms(claimer.now),
             };
             $tx.insert_claimed(claim).await.during($operation)?;
+            later!($tx, "DELETE FROM packs WHERE chunk_id = $1", [claimer.chunk.0]).during($operation)?;
             let texts = HashMap::from([(pack.text_id, Arc::from(pack.body.as_str()))]);
             Some(claimer.claimed(found, batches, &ids, &texts, &open_until).during($operation)?)
         }

@@ -3,7 +3,7 @@
 //! Loading so writes next to nothing for a row, and a claim writes it once, as it is sent, instead of a second time. A row
 //! stands in a pack or in `messages`, never in both: whatever opens a pack has locked its chunk.
 
-use crate::{NewChunk, NewRow, claims::LIVE, db::Dialect, imports::is_sendable, time::ms, writer::Later as _};
+use crate::{NewChunk, NewRow, claims::LIVE, db::Dialect, imports::is_sendable, time::ms};
 use campaign::{AttemptId, CampaignId, ChunkId, Msisdn, RowId, RowState, SenderId, TextId, id::CHUNK_ROWS_MAX};
 use serde::{Deserialize, Serialize, Serializer as _};
 use sqlx::PgConnection;
@@ -184,7 +184,7 @@ pub(crate) struct WholePack<'a> {
     pub(crate) now: i64,
 }
 
-/// Writes the rows of a pack into `messages` as attempted, the last that its transaction does.
+/// Writes the rows of a pack into `messages` as attempted.
 pub(crate) trait InsertClaimed {
     /// Errors: one of them is there already, or another live row to its number from its sender.
     fn insert_claimed(&mut self, claim: WholePack<'_>) -> impl Future<Output = sqlx::Result<()>> + Send;
@@ -224,10 +224,8 @@ static INSERT: LazyLock<String> = LazyLock::new(|| {
 });
 
 async fn into_sqlite(conn: &mut crate::writer::Connection, claim: WholePack<'_>) -> sqlx::Result<()> {
-    let is_by = |via: &str| claim.attempts.iter().any(|(_, by)| *by == via);
-    let calls: Vec<&str> = ["bulk", "send"].into_iter().filter(|via| is_by(via)).collect();
-    for via in &calls {
-        let of_call = claim.pack.rows.iter().zip(&claim.attempts).filter(|(_, (_, by))| by == via);
+    for via in ["bulk", "send"] {
+        let of_call = claim.pack.rows.iter().zip(&claim.attempts).filter(|(_, (_, by))| *by == via);
         let mut insert = sqlx::query(INSERT.as_str());
         let mut rows = 0;
         for (row, (attempt, _)) in of_call {
@@ -240,6 +238,9 @@ async fn into_sqlite(conn: &mut crate::writer::Connection, claim: WholePack<'_>)
                 .bind(row.reference.as_deref().map(Arc::<str>::from))
                 .bind(attempt.0);
         }
+        if rows == 0 {
+            continue;
+        }
         for _ in 0..(CHUNK_ROWS_MAX - rows) * OWN {
             insert = insert.bind(None::<i64>);
         }
@@ -248,10 +249,9 @@ async fn into_sqlite(conn: &mut crate::writer::Connection, claim: WholePack<'_>)
             .bind(Arc::<str>::from(claim.pack.sender.as_str()))
             .bind(claim.pack.text_id)
             .bind(claim.pack.packed_at)
-            .bind(*via)
+            .bind(via)
             .bind(claim.now);
-        let conn = if calls.last() == Some(via) { conn.closing() } else { &mut *conn };
-        insert.fetch_all(conn).await?;
+        insert.execute(&mut *conn).await?;
     }
     Ok(())
 }
