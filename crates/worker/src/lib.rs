@@ -140,7 +140,7 @@ impl Worker {
                 let claim = self.ledger.claim(chunk, owner, self.settings.batch_len_max, self.ledger.now()).await?;
                 Ok::<_, ledger::Error>(Some((chunk, claim)))
             };
-            match claim.await {
+            match self.rounds.between(claim).await {
                 Ok(Some((chunk, Claim::Batches(batches)))) => {
                     let rows: usize = batches.iter().map(|batch| batch.destinations.len()).sum();
                     telemetry::rows_became("sending", rows as u64);

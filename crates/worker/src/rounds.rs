@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 use ledger::{ClaimedBatch, Ledger, MarkedBatch, Recorded, Round, SendingBatch};
 use queue::Mark;
 use std::{ops::RangeInclusive, sync::Arc};
-use tokio::sync::oneshot::Sender;
+use tokio::sync::{Mutex, oneshot::Sender};
 
 /// Why a batch was not begun: nothing of it was sent.
 #[derive(Clone)]
@@ -65,13 +65,33 @@ pub(crate) struct Rounds {
     /// Those that begin together have the disk and the mark to wait for, too; the next begin after that, since a ledger that was
     /// restored shows by the mark.
     beginning: Together<Beginning>,
+    /// One claim at a time waits for its turn beside the rounds.
+    claiming: Mutex<()>,
 }
 
 impl Rounds {
     /// `mark` remembers outside of the ledger how far the sending has come; `first_look` is how old a text should be when the list
     /// is first read for it.
     pub(crate) fn new(ledger: Ledger, mark: Mark, first_look: SignedDuration) -> Self {
-        Self { ledger, mark, first_look, steps: Together::new(), beginning: Together::new() }
+        Self {
+            ledger,
+            mark,
+            first_look,
+            steps: Together::new(),
+            beginning: Together::new(),
+            claiming: Mutex::default(),
+        }
+    }
+
+    /// Has a claim made between two rounds where the ledger has one writer: a round waits for one claim at most, and whatever is needed
+    /// of the ledger meanwhile is one commit after it.
+    pub(crate) async fn between<T>(&self, claim: impl Future<Output = T>) -> T {
+        if !self.ledger.is_embedded() {
+            return claim.await;
+        }
+        let _claiming = self.claiming.lock().await;
+        let _turn = self.steps.between().await;
+        claim.await
     }
 
     /// Marks a batch as being sent, lastingly, and then remembers outside of the ledger that it is.

@@ -34,6 +34,11 @@ impl<T> Together<T> {
         told.try_recv().ok()
     }
 
+    /// Keeps the next round off: who comes meanwhile is in it.
+    pub(crate) async fn between(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turn.lock().await
+    }
+
     fn waiting(&self) -> MutexGuard<'_, Vec<T>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
