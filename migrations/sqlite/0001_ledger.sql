@@ -381,9 +381,8 @@ SELECT id, campaign_id, row_number,
        attempt_id, live, sent_via, sms_id, id_source, gateway_status, resends, retry_of, queued_at, attempted_at,
        coalesce(m.accepted_at, (SELECT a.ended_at FROM attempts a WHERE a.id = m.attempt_id AND a.outcome = 'accepted')) AS accepted_at,
        found_at, checked_at, check_at, checks, final_at,
-       CASE WHEN m.state <> 'attempted' THEN m.updated_at ELSE
-           (SELECT CASE WHEN a.ended_at > m.updated_at THEN a.ended_at ELSE m.updated_at END FROM attempts a WHERE a.id = m.attempt_id) END
-           AS updated_at
+       CASE WHEN m.state <> 'attempted' THEN m.updated_at ELSE coalesce(
+           (SELECT a.ended_at FROM attempts a WHERE a.id = m.attempt_id AND a.state = 'accepted'), m.updated_at) END AS updated_at
 FROM messages m;
 
 -- All rows, wherever they stand. Not for single ones: it opens every pack.
@@ -472,7 +471,8 @@ SELECT c.name AS campaign,
        count(m.id) FILTER (WHERE m.state = 'scheduled') + coalesce(packed.scheduled, 0) AS scheduled,
        count(m.id) FILTER (WHERE m.state = 'queued') + coalesce(packed.queued, 0) AS queued,
        count(m.id) FILTER (WHERE a.state = 'formed' OR a.state = 'sending') AS sending,
-       count(m.id) FILTER (WHERE a.state = 'unknown') AS unknown,
+       count(m.id) FILTER (WHERE m.state = 'attempted' AND (a.id IS NULL
+           OR (a.state <> 'formed' AND a.state <> 'sending' AND a.state <> 'accepted'))) AS unknown,
        count(m.id) FILTER (WHERE m.state = 'held') AS held,
        count(m.id) FILTER (WHERE m.state = 'accepted' OR a.state = 'accepted') AS accepted,
        count(m.id) FILTER (WHERE m.state = 'sent') AS sent,

@@ -7,7 +7,7 @@ use crate::{
     events::append_event,
     feed::ms_of,
     time::ms,
-    transitions::{release_attempt, rest_chunk, wake_chunk},
+    transitions::{release_attempt, rest_chunk, touch_rows, wake_chunk},
 };
 use campaign::{AttemptId, ChunkId};
 use jiff::{SignedDuration, Timestamp};
@@ -51,7 +51,6 @@ impl Ledger {
             let mut unknown = 0;
             for Left { attempt, chunk, state, sending_at, owner, owner_ended_at, recipients } in left {
                 let chunk = ChunkId(chunk);
-                let (first, last) = chunk.row_range();
                 #[cfg(feature = "simulated")]
                 if campaign::mutant::Mutant::LeaseExpiryResends.is_on() {
                     release_attempt!(tx, attempt, chunk, "'sending', 'unknown'", "resent", None::<i64>, now, operation);
@@ -93,18 +92,7 @@ impl Ledger {
                 }
                 unknown += became;
                 unknown_rows += recipients.unsigned_abs();
-                // An attempt without an end does not tell since when its rows are so.
-                sqlx::query(
-                    "UPDATE messages SET updated_at = $4
-                     WHERE id BETWEEN $1 AND $2 AND attempt_id = $3 AND state = 'attempted'",
-                )
-                .bind(first.0)
-                .bind(last.0)
-                .bind(attempt)
-                .bind(ms(now))
-                .execute(&mut *tx)
-                .await
-                .during(operation)?;
+                touch_rows!(tx, attempt, chunk, now, operation);
                 let event = Event {
                     attempt: Some(AttemptId(attempt)),
                     rows: Some(recipients.cast_unsigned()),

@@ -7,7 +7,7 @@ use crate::{
     events::append_event,
     feed::json_ids,
     time::ms,
-    transitions::{reject, requeue, wake_chunk},
+    transitions::{reject, requeue, touch_rows, wake_chunk},
 };
 use campaign::{
     Outcome, RowId,
@@ -110,6 +110,7 @@ impl Ledger {
                         .during(operation)?;
                 }
                 Outcome::Ambiguous { .. } => {
+                    touch_rows!(tx, batch.attempt.0, batch.chunk, now, operation);
                     let event = Event {
                         attempt: Some(batch.attempt),
                         rows: Some(batch.rows.len() as u64),

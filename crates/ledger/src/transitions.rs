@@ -38,6 +38,24 @@ macro_rules! unblock_chunks {
     };
 }
 
+/// Says in the rows of an attempt when it became unknown: its own end may lie ahead, or not be known.
+macro_rules! touch_rows {
+    ($tx:expr, $attempt:expr, $chunk:expr, $now:expr, $operation:expr) => {{
+        let (first, last) = $chunk.row_range();
+        sqlx::query(
+            "UPDATE messages SET updated_at = $4
+             WHERE id BETWEEN $1 AND $2 AND attempt_id = $3 AND state = 'attempted'",
+        )
+        .bind(first.0)
+        .bind(last.0)
+        .bind($attempt)
+        .bind(ms($now))
+        .execute(&mut *$tx)
+        .await
+        .during($operation)?
+    }};
+}
+
 /// Releases an attempt of which no byte has left, and queues its rows again. Zero rows: someone else had released it.
 macro_rules! release_attempt {
     ($tx:expr, $attempt:expr, $chunk:expr, $from:literal, $why:expr, $not_before:expr, $now:expr, $operation:expr) => {{
@@ -141,4 +159,4 @@ macro_rules! rest_chunk {
     }};
 }
 
-pub(crate) use {reject, release_attempt, requeue, rest_chunk, unblock_chunks, wake_chunk};
+pub(crate) use {reject, release_attempt, requeue, rest_chunk, touch_rows, unblock_chunks, wake_chunk};

@@ -50,7 +50,7 @@ async fn an_empty_postgres_database_is_behind_until_it_is_migrated() {
 }
 
 #[tokio::test]
-async fn no_index_on_postgres_names_what_changes_when_the_gateway_takes_a_row() {
+async fn no_index_on_postgres_names_what_changes_while_a_row_waits() {
     let bench = Bench::postgres().await;
     // A column of a key or of a condition: if one changes, each index of the row is written anew.
     let named = "SELECT DISTINCT CAST(a.attname AS TEXT) FROM pg_index i
