@@ -387,82 +387,87 @@ impl Ledger {
             if !runs {
                 break 'claim Claim::Paused;
             }
-            if let Some(pack) = &found.pack.alike().during(operation)?
-                && let Some(claimed) = claim_pack!(tx, dialect, found, pack, claimer, operation)
-            {
-                break 'claim Claim::Batches(claimed);
-            }
-            if found.pack.is_there() {
-                unpack!(tx, dialect, json_ids([chunk.0]), operation);
-            }
-            let Json(mut candidates): Json<Vec<Candidate>> = sqlx::query_scalar(sql(candidates(dialect)))
-                .bind(first.0)
-                .bind(last.0)
-                .bind(ms(now))
-                .fetch_one(&mut *tx)
-                .await
-                .during(operation)?;
-            candidates.sort_unstable_by_key(|row| row.id);
-            let mut aside = Aside::of(&mut candidates, now);
-            let open_until = found.by_hours(&mut candidates, &mut aside, now);
-            // Two texts to one recipient in one chunk go one after the other, too.
-            let mut recipients = HashSet::new();
-            candidates.retain(|row| {
-                let first = recipients.insert((row.sender.clone(), row.destination));
-                #[cfg(feature = "simulated")]
-                let first = first || campaign::mutant::Mutant::NoLiveKeyLock.is_on();
-                if !first {
-                    aside.waits(ms(now + BEHIND_ANOTHER), BEHIND_EARLIER, row.id);
-                }
-                first
-            });
-            let senders: BTreeSet<String> = match found.any_rate {
-                0 => BTreeSet::new(),
-                _ => candidates.iter().map(|row| row.sender.clone()).collect(),
-            };
-            let rates = lock_sender_rates!(tx, dialect, senders, operation);
-            for (rate, spread_to, rows) in without_room(&mut candidates, &rates, now) {
-                let mut rows = rows.into_iter();
-                for (when, count) in turns(rate, spread_to, rows.len()) {
-                    rows.by_ref().take(count).for_each(|row| aside.waits(when, BEHIND_RATE, row));
+            // Each way is a future of its own: one of both would take more than half of a thread's stack where nothing is optimized.
+            if let Some(pack) = &found.pack.alike().during(operation)? {
+                let whole = async { Ok::<_, Error>(claim_pack!(tx, dialect, found, pack, claimer, operation)) };
+                if let Some(claimed) = Box::pin(whole).await? {
+                    break 'claim Claim::Batches(claimed);
                 }
             }
-            set_aside!(tx, dialect, aside, now, operation);
-            if let Some(text_us) = found.rate_us {
-                // Locked: the claims of all workers share the campaign's rate.
-                let spread_to: i64 = sqlx::query_scalar(sql(format!(
-                    "SELECT rate_from FROM campaigns WHERE id = $1{}",
-                    dialect.for_update()
-                )))
-                .bind(found.campaign)
-                .fetch_one(&mut *tx)
-                .await
-                .during(operation)?;
-                let (allowed, after) = Rate { text_us }.allowed(spread_to, now.as_microsecond());
-                candidates.truncate(usize::try_from(allowed).unwrap_or(0));
-                sqlx::query("UPDATE campaigns SET rate_from = $2 WHERE id = $1")
+            let opened = async {
+                if found.pack.is_there() {
+                    unpack!(tx, dialect, json_ids([chunk.0]), operation);
+                }
+                let Json(mut candidates): Json<Vec<Candidate>> = sqlx::query_scalar(sql(candidates(dialect)))
+                    .bind(first.0)
+                    .bind(last.0)
+                    .bind(ms(now))
+                    .fetch_one(&mut *tx)
+                    .await
+                    .during(operation)?;
+                candidates.sort_unstable_by_key(|row| row.id);
+                let mut aside = Aside::of(&mut candidates, now);
+                let open_until = found.by_hours(&mut candidates, &mut aside, now);
+                // Two texts to one recipient in one chunk go one after the other, too.
+                let mut recipients = HashSet::new();
+                candidates.retain(|row| {
+                    let first = recipients.insert((row.sender.clone(), row.destination));
+                    #[cfg(feature = "simulated")]
+                    let first = first || campaign::mutant::Mutant::NoLiveKeyLock.is_on();
+                    if !first {
+                        aside.waits(ms(now + BEHIND_ANOTHER), BEHIND_EARLIER, row.id);
+                    }
+                    first
+                });
+                let senders: BTreeSet<String> = match found.any_rate {
+                    0 => BTreeSet::new(),
+                    _ => candidates.iter().map(|row| row.sender.clone()).collect(),
+                };
+                let rates = lock_sender_rates!(tx, dialect, senders, operation);
+                for (rate, spread_to, rows) in without_room(&mut candidates, &rates, now) {
+                    let mut rows = rows.into_iter();
+                    for (when, count) in turns(rate, spread_to, rows.len()) {
+                        rows.by_ref().take(count).for_each(|row| aside.waits(when, BEHIND_RATE, row));
+                    }
+                }
+                set_aside!(tx, dialect, aside, now, operation);
+                if let Some(text_us) = found.rate_us {
+                    // Locked: the claims of all workers share the campaign's rate.
+                    let spread_to: i64 = sqlx::query_scalar(sql(format!(
+                        "SELECT rate_from FROM campaigns WHERE id = $1{}",
+                        dialect.for_update()
+                    )))
                     .bind(found.campaign)
-                    .bind(after(count(candidates.len())))
-                    .execute(&mut *tx)
+                    .fetch_one(&mut *tx)
                     .await
                     .during(operation)?;
-            }
-            for (sender, (rate, spread_to)) in rates {
-                let taken = candidates.iter().filter(|row| row.sender == sender).count();
-                let (_, after) = rate.allowed(spread_to, now.as_microsecond());
-                sqlx::query("UPDATE sender_rates SET rate_from = $2 WHERE sender = $1")
-                    .bind(sender)
-                    .bind(after(count(taken)))
-                    .execute(&mut *tx)
-                    .await
-                    .during(operation)?;
-            }
-            let ends = |row: &Candidate| row.valid_until.into_iter().chain(open_until.get(&row.id).copied()).min();
-            let ends: HashMap<i64, i64> = candidates.iter().filter_map(|row| Some((row.id, ends(row)?))).collect();
-            let batches = batch::form(sendable(candidates), claimer.batch_len_max(found));
-            let texts = text_bodies!(tx, dialect, batches.iter().map(|batch| batch.text.0), operation);
-            let ids = write_attempts!(tx, dialect, found, claimer, &batches, operation);
-            Claim::Batches(claimer.claimed(found, batches, &ids, &texts, &ends).during(operation)?)
+                    let (allowed, after) = Rate { text_us }.allowed(spread_to, now.as_microsecond());
+                    candidates.truncate(usize::try_from(allowed).unwrap_or(0));
+                    sqlx::query("UPDATE campaigns SET rate_from = $2 WHERE id = $1")
+                        .bind(found.campaign)
+                        .bind(after(count(candidates.len())))
+                        .execute(&mut *tx)
+                        .await
+                        .during(operation)?;
+                }
+                for (sender, (rate, spread_to)) in rates {
+                    let taken = candidates.iter().filter(|row| row.sender == sender).count();
+                    let (_, after) = rate.allowed(spread_to, now.as_microsecond());
+                    sqlx::query("UPDATE sender_rates SET rate_from = $2 WHERE sender = $1")
+                        .bind(sender)
+                        .bind(after(count(taken)))
+                        .execute(&mut *tx)
+                        .await
+                        .during(operation)?;
+                }
+                let ends = |row: &Candidate| row.valid_until.into_iter().chain(open_until.get(&row.id).copied()).min();
+                let ends: HashMap<i64, i64> = candidates.iter().filter_map(|row| Some((row.id, ends(row)?))).collect();
+                let batches = batch::form(sendable(candidates), claimer.batch_len_max(found));
+                let texts = text_bodies!(tx, dialect, batches.iter().map(|batch| batch.text.0), operation);
+                let ids = write_attempts!(tx, dialect, found, claimer, &batches, operation);
+                claimer.claimed(found, batches, &ids, &texts, &ends).during(operation)
+            };
+            Claim::Batches(Box::pin(opened).await?)
         });
         Ok(claim)
     }
