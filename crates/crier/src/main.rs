@@ -40,6 +40,9 @@ fn main() -> ExitCode {
     if !matches!(cli.command, Command::Sandbox(_) | Command::Demo(_)) {
         runtime.worker_threads(1);
     }
+    // Where nothing is optimized a reconciler's deepest call takes most of the 2 MB that a thread has otherwise. What is not touched
+    // takes no memory.
+    runtime.thread_stack_size(8 << 20);
     let runtime = runtime.enable_all().build();
     let result = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
         let result = runtime.block_on(start(cli));
