@@ -493,7 +493,7 @@ CREATE VIEW failure_reasons AS
 SELECT c.name AS campaign, m.state, coalesce(m.reason, '') AS reason, count(*) AS rows
 FROM campaigns c
 JOIN chunks k ON k.campaign_id = c.id
-JOIN told_rows m ON m.id BETWEEN k.id * 512 AND k.id * 512 + 511
+JOIN messages m ON m.id BETWEEN k.id * 512 AND k.id * 512 + 511
 WHERE m.state IN ('invalid', 'duplicate', 'suppressed', 'held', 'failed', 'rejected', 'expired', 'cancelled')
 GROUP BY c.name, m.state, coalesce(m.reason, '');
 

@@ -166,12 +166,13 @@ fn known_rows(dialect: Dialect) -> String {
 }
 
 /// Writes down what the list says of rows that it shows first: `$1` their ids as pairs, `$2` the state, `$3` the gateway's
-/// word, `$4` the reason, `$5` now, `$6` since when they are final, `$7` when pending ones are asked for, `$8` the attempts by which they were
-/// sent.
+/// word, `$4` the reason, `$5` now, `$6` since when they are final, `$7` when pending ones are asked for, `$8` the attempts by
+/// which they were sent.
 ///
-/// A row claims an id once: the unique index refuses a second claim, the guard a second id. One that was queued again meanwhile is of
-/// none of these attempts. Most are final by now: that is written down with the id. The guard is a CASE because Postgres, as long as it has no statistics of a new table, takes three
-/// conditions for true of one row at most, and then compares all rows with all pairs.
+/// A row claims an id once: the unique index refuses a second claim, the guard a second id. One that was queued again
+/// meanwhile is of none of these attempts. Most are final by now: that is written down with the id. The guard is a CASE because
+/// Postgres, as long as it has no statistics of a new table, takes three conditions for true of one row at most, and then
+/// compares all rows with all pairs.
 fn found_first(dialect: Dialect) -> String {
     format!(
         "{} messages SET sms_id = pairs.key, id_source = 'list', live = NULL, held = NULL, state = $2, gateway_status = $3,
