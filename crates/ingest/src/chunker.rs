@@ -1,9 +1,9 @@
 //! Cutting a file's rows into chunks.
 //!
 //! Rows are gathered by what they share, so that a chunk holds few texts and bulk batches are full; and of many that share it,
-//! those whose numbers are near each other: each chunk then touches a few pages of the ledger's index of open recipients instead
-//! of nearly all. Guarantee: every row is in exactly one chunk; a chunk has 1..=`rows_max` rows of one group, in the order in
-//! which they came; the same rows in the same order give the same chunks. Nothing here looks at a clock or a ledger, or iterates
+//! those whose numbers are near each other, in the order of their numbers: each batch then touches a few pages of the ledger's
+//! index of open recipients instead of nearly all. Guarantee: every row is in exactly one chunk; a chunk has 1..=`rows_max` rows
+//! of one group; the same rows in the same order give the same chunks. Nothing here looks at a clock or a ledger, or iterates
 //! over a hash map.
 
 use std::{
@@ -15,7 +15,9 @@ use std::{
 pub(crate) struct Chunker<G, K, T> {
     rows_max: usize,
     buffered_max: usize,
+    buffers_max: usize,
     buffered: usize,
+    buffers: usize,
     opened: u64,
     groups: BTreeMap<G, Group<K, T>>,
     ready: VecDeque<(G, Vec<T>)>,
@@ -35,9 +37,11 @@ struct Buffered<T> {
 }
 
 impl<G: Ord + Clone, K: Eq + Hash + Clone, T> Chunker<G, K, T> {
-    /// `rows_max` rows in a chunk, `buffered_max` rows in memory.
-    pub(crate) fn new(rows_max: usize, buffered_max: usize) -> Self {
-        Self { rows_max, buffered_max, buffered: 0, opened: 0, groups: BTreeMap::new(), ready: VecDeque::new() }
+    /// `rows_max` rows in a chunk; about `buffered_max` rows in memory, of about `buffers_max` keys: a row that shares nothing takes
+    /// several times as much.
+    pub(crate) fn new(rows_max: usize, buffered_max: usize, buffers_max: usize) -> Self {
+        let (groups, ready) = (BTreeMap::new(), VecDeque::new());
+        Self { rows_max, buffered_max, buffers_max, buffered: 0, buffers: 0, opened: 0, groups, ready }
     }
 
     /// Takes a row to a number; that may make chunks.
@@ -47,8 +51,9 @@ impl<G: Ord + Clone, K: Eq + Hash + Clone, T> Chunker<G, K, T> {
             buffers: BTreeMap::new(),
             open: HashMap::new(),
         });
-        let opened = &mut self.opened;
+        let (opened, buffers) = (&mut self.opened, &mut self.buffers);
         let at = *found.open.entry(key.clone()).or_insert_with(|| {
+            *buffers += 1;
             *opened += 1;
             *opened
         });
@@ -56,7 +61,7 @@ impl<G: Ord + Clone, K: Eq + Hash + Clone, T> Chunker<G, K, T> {
         buffer.push(Buffered { number, row });
         found.rows += 1;
         self.buffered += 1;
-        if self.buffered < self.buffered_max {
+        if self.buffered < self.buffered_max && self.buffers < self.buffers_max {
             return;
         }
         // The first of equals, for the same on every reading.
@@ -87,28 +92,22 @@ impl<G: Ord + Clone, K: Eq + Hash + Clone, T> Chunker<G, K, T> {
         }
     }
 
-    /// Makes full chunks of a buffer, each of numbers that are near each other. Those that came last are left over.
+    /// Makes full chunks of a buffer, in the order of their numbers. Those that came last are left over.
     fn cut(&mut self, group: &G, at: u64) {
         let Some(found) = self.groups.get_mut(group) else { return };
         let Some((key, buffer)) = found.buffers.get_mut(&at) else { return };
         let chunks = buffer.len() / self.rows_max;
-        let mut numbers: Vec<(u64, usize)> =
-            buffer.iter().take(chunks * self.rows_max).map(|row| row.number).zip(0..).collect();
-        numbers.sort_unstable();
-        let mut chunk_of = vec![0; numbers.len()];
-        for (nth, (_, came)) in numbers.into_iter().enumerate() {
-            chunk_of[came] = nth / self.rows_max;
-        }
-        let mut cut: Vec<Vec<T>> = (0..chunks).map(|_| Vec::with_capacity(self.rows_max)).collect();
-        for (Buffered { row, .. }, chunk) in buffer.drain(..chunk_of.len()).zip(&chunk_of) {
-            cut[*chunk].push(row);
-        }
+        let taken = chunks * self.rows_max;
+        buffer[..taken].sort_by_cached_key(|row| row.number);
+        let mut rows = buffer.drain(..taken).map(|Buffered { row, .. }| row);
+        self.ready.extend((0..chunks).map(|_| (group.clone(), rows.by_ref().take(self.rows_max).collect())));
+        drop(rows);
         if buffer.is_empty() {
             found.open.remove(key);
             found.buffers.remove(&at);
+            self.buffers -= 1;
         }
-        self.took(group, chunk_of.len());
-        self.ready.extend(cut.into_iter().map(|rows| (group.clone(), rows)));
+        self.took(group, taken);
     }
 
     /// Puts whole buffers of one group together, oldest first, as long as they fit.
@@ -121,6 +120,7 @@ impl<G: Ord + Clone, K: Eq + Hash + Clone, T> Chunker<G, K, T> {
             }
             let (key, more) = first.remove();
             found.open.remove(&key);
+            self.buffers -= 1;
             rows.extend(more.into_iter().map(|Buffered { row, .. }| row));
         }
         self.took(group, rows.len());
@@ -144,17 +144,19 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn cut(rows: &[(u8, u16, u64)], rows_max: usize, buffered_max: usize) -> Vec<(u8, Vec<usize>)> {
-        let mut chunker = Chunker::new(rows_max, buffered_max);
+    fn cut(rows: &[(u8, u16, u64)], rows_max: usize, buffered_max: usize, buffers_max: usize) -> Vec<(u8, Vec<usize>)> {
+        let mut chunker = Chunker::new(rows_max, buffered_max, buffers_max);
         let mut chunks = Vec::new();
         for (n, &(group, key, number)) in rows.iter().enumerate() {
             chunker.push(group, key, number, n);
             chunks.extend(std::iter::from_fn(|| chunker.pop()));
             assert!(chunker.buffered <= buffered_max, "{} rows in memory", chunker.buffered);
+            // One that holds full chunks is cut, and its rest left for the next time.
+            assert!(chunker.buffers <= buffers_max + buffered_max / rows_max, "{} keys in memory", chunker.buffers);
         }
         chunker.finish();
         chunks.extend(std::iter::from_fn(|| chunker.pop()));
-        assert_eq!(chunker.buffered, 0);
+        assert_eq!((chunker.buffered, chunker.buffers), (0, 0));
         chunks
     }
 
@@ -164,8 +166,9 @@ mod tests {
             rows in proptest::collection::vec((0u8..4, 0u16..40, 0u64..100), 0..600),
             rows_max in 1usize..30,
             buffered_max in 30usize..90,
+            buffers_max in 5usize..60,
         ) {
-            let chunks = cut(&rows, rows_max, buffered_max);
+            let chunks = cut(&rows, rows_max, buffered_max, buffers_max);
             let mut seen = vec![0; rows.len()];
             for (group, members) in &chunks {
                 prop_assert!((1..=rows_max).contains(&members.len()));
@@ -175,14 +178,14 @@ mod tests {
                 }
             }
             prop_assert!(seen.iter().all(|&times| times == 1));
-            prop_assert_eq!(chunks, cut(&rows, rows_max, buffered_max), "the same rows were cut differently");
+            prop_assert_eq!(chunks, cut(&rows, rows_max, buffered_max, buffers_max), "the same rows were cut differently");
         }
     }
 
     #[test]
     fn five_texts_in_turn_make_chunks_of_one_text_each() {
         let rows: Vec<_> = (0..10_000).map(|n| (0, n % 5, u64::from(n))).collect();
-        let chunks = cut(&rows, 500, 8_000);
+        let chunks = cut(&rows, 500, 8_000, 2_000);
         assert_eq!(chunks.len(), 20);
         for (_, members) in chunks {
             assert!(members.windows(2).all(|pair| rows[pair[0]].1 == rows[pair[1]].1));
@@ -192,18 +195,18 @@ mod tests {
     #[test]
     fn texts_of_their_own_are_merged_into_full_chunks() {
         let rows: Vec<_> = (0..20_000).map(|n| (0, n, 7)).collect();
-        assert!(cut(&rows, 500, 8_000).iter().all(|(_, members)| members.len() == 500));
+        assert!(cut(&rows, 500, 8_000, 2_000).iter().all(|(_, members)| members.len() == 500));
     }
 
     #[test]
-    fn of_many_rows_a_chunk_holds_numbers_that_are_near_each_other_in_the_files_order() {
+    fn of_many_rows_a_chunk_holds_numbers_that_are_near_each_other_in_their_order() {
         let rows: Vec<_> = (0..16_000u64).map(|n| (0, 0, n * 7_919 % 16_000)).collect();
-        let chunks = cut(&rows, 500, 8_000);
+        let chunks = cut(&rows, 500, 8_000, 2_000);
         assert_eq!(chunks.len(), 32);
         for (_, members) in &chunks {
-            let numbers = || members.iter().map(|&n| rows[n].2);
-            assert!(numbers().max().unwrap() - numbers().min().unwrap() < 1_200, "{members:?}");
-            assert!(members.is_sorted());
+            let numbers: Vec<u64> = members.iter().map(|&n| rows[n].2).collect();
+            assert!(numbers.is_sorted(), "{numbers:?}");
+            assert!(numbers[499] - numbers[0] < 1_200, "{numbers:?}");
         }
     }
 }

@@ -36,9 +36,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Rows that wait for others of their text.
-pub(crate) const BUFFERED_ROWS_MAX: usize = 8_000;
-/// Rows of one transaction, about. Up to six such blocks are in memory, and what is buffered.
+/// Rows that wait for others of their text, and texts that they have: the more of one text, the nearer are the numbers of a batch.
+pub(crate) const BUFFERED_ROWS_MAX: usize = 32_000;
+/// See [`BUFFERED_ROWS_MAX`].
+pub(crate) const BUFFERED_TEXTS_MAX: usize = 8_000;
+/// Rows of one transaction, about. While those of one cut are written the next are read: as many as are buffered wait at most.
 pub(crate) const ROWS_PER_APPEND: usize = 2_000;
 /// The same for a server: each COPY costs it as much as some hundred rows.
 const ROWS_PER_COPY: usize = 4_000;
@@ -436,7 +438,7 @@ impl Reader {
             Opened::new(&self.path, &preview.file_name, &preview.options, None, numbers, self.now)?;
         let mut rejects = Rejects::new(rejects, records.header().clone(), Some(assessor.destination_column()));
         let mut rejects_problem = None;
-        let mut chunker = Chunker::new(CHUNK_ROWS_MAX, BUFFERED_ROWS_MAX);
+        let mut chunker = Chunker::new(CHUNK_ROWS_MAX, BUFFERED_ROWS_MAX, BUFFERED_TEXTS_MAX);
         let mut block = Block { reader: &self, ordinal: 0, chunks: Vec::new(), rows: 0 };
         let mut rows = 0;
         let records = read_ahead(records, |number, record| {

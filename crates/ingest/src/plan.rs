@@ -7,7 +7,7 @@ use crate::{
     Checks, NoPlanId, Options, PlanId, Preview, Refusal,
     check::check_each,
     chunker::Chunker,
-    load::{BUFFERED_ROWS_MAX, Place, ROWS_PER_APPEND, Shared, place},
+    load::{BUFFERED_ROWS_MAX, BUFFERED_TEXTS_MAX, Place, ROWS_PER_APPEND, Shared, place},
     row::{Row, Verdict},
     texts::Text,
 };
@@ -264,7 +264,8 @@ fn read(
     checks: &Checks,
     blocks: &mpsc::Sender<Vec<Vec<Planned>>>,
 ) -> Result<Preview, Refusal> {
-    let mut chunker: Chunker<(u16, bool), Shared, Option<Planned>> = Chunker::new(CHUNK_ROWS_MAX, BUFFERED_ROWS_MAX);
+    let mut chunker: Chunker<(u16, bool), Shared, Option<Planned>> =
+        Chunker::new(CHUNK_ROWS_MAX, BUFFERED_ROWS_MAX, BUFFERED_TEXTS_MAX);
     let (mut block, mut rows) = (Vec::new(), 0);
     let mut add = |chunk: Vec<Option<Planned>>| {
         rows += chunk.len();

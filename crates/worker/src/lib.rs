@@ -54,7 +54,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             batch_len_max: 100,
-            concurrency: 4,
+            concurrency: 12,
             retry: RetryPolicy { first: SignedDuration::from_secs(2), longest: SignedDuration::from_secs(60) },
             first_look: SignedDuration::from_secs(10),
             grace: Duration::from_secs(90),

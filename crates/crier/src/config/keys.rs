@@ -59,7 +59,7 @@ pub(crate) const KEYS: &[Key] = &[
     secret_url("queue.url", "memory:", "memory: (inside `crier run`) or redis://HOST:PORT"),
     text("queue.name", "crier", "prefix of the queue's keys on Redis"),
     text("worker.batch_len_max", "100", "most destinations of one bulk call, 1 to 500"),
-    text("worker.concurrency", "4", "gateway calls that one worker makes at once"),
+    text("worker.concurrency", "12", "gateway calls that one worker makes at once"),
     text("worker.lease", "60s", "how long a worker may be silent before a reconciler looks into what it left"),
     optional("reconcile.settle", "how long an unknown outcome is left alone between looks; learned when not set"),
     text("reconcile.on_absent", "hold", "hold or resend_once: what becomes of a text that the gateway never lists"),

@@ -7,6 +7,7 @@ use crate::{
     error::During,
 };
 use campaign::{CampaignId, ChunkId, RowState};
+use futures::TryStreamExt as _;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use sqlx::Row;
@@ -93,10 +94,11 @@ pub struct Results {
     name: String,
     states: Vec<RowState>,
     after_chunk: i64,
+    chunks_a_page: i64,
 }
 
 /// Chunks in a page: at most this many times 500 rows. As many are cut of one stretch of a file, by their numbers.
-const PAGE_CHUNKS: i64 = 16;
+const PAGE_CHUNKS: i64 = 64;
 
 impl Ledger {
     /// The delivery reports of the campaign of that name, only rows in `states` unless that is empty; `None` if there is
@@ -116,14 +118,15 @@ impl Ledger {
             name: name.to_owned(),
             states: states.to_vec(),
             after_chunk: i64::MIN,
+            chunks_a_page: PAGE_CHUNKS,
         }))
     }
 }
 
 impl Results {
-    /// Skips what comes before a chunk.
-    pub(super) fn start_at(&mut self, chunk: ChunkId) {
-        self.after_chunk = chunk.0 - 1;
+    /// Makes the next page that of one chunk.
+    pub(super) fn turn_to(&mut self, chunk: ChunkId) {
+        (self.after_chunk, self.chunks_a_page) = (chunk.0 - 1, 1);
     }
 
     /// The next rows, possibly none of them in the wanted states; `None` after the last.
@@ -152,21 +155,16 @@ impl Results {
                 sqlx::query_scalar("SELECT id FROM chunks WHERE campaign_id = $1 AND id > $2 ORDER BY id LIMIT $3")
                     .bind(self.campaign.0)
                     .bind(self.after_chunk)
-                    .bind(PAGE_CHUNKS)
+                    .bind(self.chunks_a_page)
                     .fetch_all(&mut *conn)
                     .await
                     .during(operation)?;
             let (Some(first), Some(last)) = (chunks.first(), chunks.last()) else { return Ok(None) };
             self.after_chunk = *last;
-            let found = sqlx::query(sql(statement))
-                .bind(self.campaign.0)
-                .bind(*first)
-                .bind(*last)
-                .fetch_all(&mut *conn)
-                .await
-                .during(operation)?;
-            let mut rows = Vec::with_capacity(found.len());
-            for row in &found {
+            let mut found =
+                sqlx::query(sql(statement)).bind(self.campaign.0).bind(*first).bind(*last).fetch(&mut *conn);
+            let mut rows = Vec::new();
+            while let Some(row) = found.try_next().await.during(operation)? {
                 macro_rules! column {
                     ($name:literal) => {
                         row.try_get($name).during(operation)?

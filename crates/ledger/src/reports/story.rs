@@ -104,7 +104,7 @@ impl Ledger {
             .await
             .during(operation)?
         });
-        results.start_at(id.chunk());
+        results.turn_to(id.chunk());
         let page = results.next_page().await?.unwrap_or_default();
         let Some(row) = page.into_iter().find(|row| row.row_number == i64::from(row_number)) else { return Ok(None) };
         let attempts = self.attempts_of(campaign, id).await?;
