@@ -226,7 +226,8 @@ fn go(way: &Way) -> Account {
     if way.stopped {
         // A batch is taken back while the outcome of the one before is written down: an end there leaves both, and that one unknown.
         eventually("a call was refused for the budget, and that is written down", DEADLINE, || {
-            count(&place, "attempts WHERE state = 'refused'") > 0
+            let refused = place.sandbox.book()["throttled"].as_u64() > Some(0);
+            refused && count(&place, "attempts WHERE state = 'refused'") > 0
         });
         services.asked = true;
         let worker = services.running.iter_mut().find(|running| running.service == Service::Worker);

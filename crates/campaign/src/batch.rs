@@ -23,7 +23,7 @@ pub struct Batch {
     pub sender: SenderId,
     /// What.
     pub text: TextId,
-    /// The rows in file order, each with its destination.
+    /// The rows in the order of their ids, each with its destination.
     pub rows: Vec<(RowId, Msisdn)>,
 }
 

@@ -17,7 +17,7 @@ pub struct Waiting {
     pub campaign: CampaignId,
     /// Higher goes first.
     pub priority: i64,
-    /// Its chunks that are due, in file order, at most as many as were asked for.
+    /// Its chunks that are due, those that are due longest first, at most as many as were asked for.
     pub chunks: Vec<ChunkId>,
     /// The rows of each of them.
     pub rows: Vec<i64>,

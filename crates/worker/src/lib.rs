@@ -32,8 +32,8 @@ use tokio_util::sync::CancellationToken;
 /// A request that has not gone out this long after its attempt was marked is taken back: the process was frozen between.
 const START_WITHIN: Duration = Duration::from_secs(2);
 
-/// How often a worker looks for a chunk that nobody else has taken meanwhile.
-const TRIES: u32 = 4;
+/// How often a worker looks at least for a chunk that nobody else has taken meanwhile.
+const TRIES_MIN: usize = 4;
 
 /// How a worker works.
 #[derive(Clone, Copy, Debug)]
@@ -133,8 +133,8 @@ impl Worker {
 
     /// Claims what is the most urgent by now; `None` when nothing is left that may be sent.
     async fn claim_most_urgent(&self, own: ChunkId, owner: &OwnerGuard) -> Option<(ChunkId, Vec<ClaimedBatch>)> {
-        // Others look at the same moment: who comes second looks again.
-        for _ in 0..TRIES {
+        // Others look at the same moment, as many of this worker as it makes calls: who comes second looks again.
+        for _ in 0..self.settings.concurrency.max(TRIES_MIN) {
             let claim = async {
                 let Some(chunk) = self.ledger.most_urgent(own).await? else { return Ok(None) };
                 let claim = self.ledger.claim(chunk, owner, self.settings.batch_len_max, self.ledger.now()).await?;
