@@ -10,9 +10,6 @@ use std::{
 
 const TEXT: &str = "Our spring sale starts on Friday at nine. Reply STOP to opt out.";
 
-/// What `worker.concurrency` is where nobody sets it.
-const CALLS_AT_A_TIME: usize = 12;
-
 /// The columns of a row that a launch fills.
 const COLUMNS: &str = "id BIGINT PRIMARY KEY, campaign_id BIGINT, row_number BIGINT, state TEXT, destination_raw TEXT, \
     destination BIGINT, sender TEXT, text_id BIGINT, reference TEXT, queued_at BIGINT, updated_at BIGINT";
@@ -102,9 +99,9 @@ pub(crate) struct Fired {
     pub(crate) pages: Duration,
 }
 
-/// Fires the bulk calls of so many recipients, 100 in each and as many at a time as a worker makes, then reads as many pages of the list as hold them, 8
-/// at a time, asking for the sender and the seconds in which they were sent as the reconciler does; over kept connections, parsing
-/// nothing and storing nothing.
+/// Fires the bulk calls of so many recipients, 100 in each and as many at a time as a worker makes, then reads as many pages of
+/// the list as hold them, 8 at a time, asking for the sender and the seconds in which they were sent as the reconciler does; over
+/// kept connections, parsing nothing and storing nothing.
 pub(crate) fn bare_calls(bench: &Bench, recipients: u32) -> Fired {
     _ = rustls::crypto::ring::default_provider().install_default();
     runtime().block_on(async {
@@ -126,7 +123,7 @@ pub(crate) fn bare_calls(bench: &Bench, recipients: u32) -> Fired {
         let second = |at: jiff::Timestamp| at.strftime("%Y-%m-%d %H:%M:%S").to_string();
         let (since, began) = (second(jiff::Timestamp::now()), Instant::now());
         stream::iter((0..recipients).step_by(100))
-            .for_each_concurrent(CALLS_AT_A_TIME, |first| {
+            .for_each_concurrent(worker::Settings::default().concurrency, |first| {
                 let form = reqwest::multipart::Form::new().text("source", "ACME").text("text", TEXT);
                 let last = (first + 100).min(recipients);
                 let form = (first..last).fold(form, |form, n| form.text("destination[]", number(n).to_string()));
