@@ -41,10 +41,12 @@ pub struct OpenAttempt {
     pub before: Option<(Timestamp, Vec<RowId>)>,
 }
 
+/// The condition of the index `attempts_open`.
+const OPEN: &str = "state IN ('formed', 'sending', 'accepted', 'unknown')";
+
 #[derive(serde::Deserialize)]
 struct AttemptRow {
     id: i64,
-    sender: String,
     chunk_id: i64,
     state: String,
     sending_at: i64,
@@ -85,39 +87,57 @@ fn rows_of(json: &str) -> Vec<RowId> {
 }
 
 impl Ledger {
-    /// Attempts whose texts are not all found, oldest first, for each sender that has any.
-    pub async fn open_attempts(&self, at_most: u32) -> Result<Vec<OpenAttempt>> {
+    /// Senders that have attempts whose texts are not all found, in order.
+    pub async fn open_senders(&self) -> Result<Vec<SenderId>> {
+        let operation = "read the senders whose attempts are open";
+        let senders: Vec<String> = read_conn!(self, operation, |conn, dialect| {
+            // From one sender to the next, whatever each has: by its condition the index `attempts_open` is used.
+            sqlx::query_scalar(sql(format!(
+                "WITH RECURSIVE of (sender) AS (
+                    SELECT min(sender) FROM attempts WHERE {OPEN}
+                    UNION ALL
+                    SELECT (SELECT min(a.sender) FROM attempts a WHERE {OPEN} AND a.sender > of.sender) FROM of
+                    WHERE of.sender IS NOT NULL)
+                 SELECT sender FROM of WHERE sender IS NOT NULL"
+            )))
+            .fetch_all(&mut *conn)
+            .await
+            .during(operation)?
+        });
+        Ok(senders.iter().filter_map(|sender| SenderId::parse(sender).ok()).collect())
+    }
+
+    /// Attempts of a sender whose texts are not all found, oldest first.
+    pub async fn open_attempts(&self, sender: &SenderId, at_most: u32) -> Result<Vec<OpenAttempt>> {
         let operation = "read the attempts that are open";
-        let columns =
-            "id, sender, chunk_id, state, sending_at, ended_at, recipients, look_at, looks, looked_at, absent";
+        let columns = "id, chunk_id, state, sending_at, ended_at, recipients, look_at, looks, looked_at, absent";
         let Json(mut rows): Json<Vec<AttemptRow>> = read_conn!(self, operation, |conn, dialect| {
             let open = format!(
-                "(SELECT {columns} FROM attempts WHERE state IN ('sending', 'accepted', 'unknown') AND sending_at IS NOT NULL
-                    ORDER BY sender, id LIMIT $1 + 0) AS open"
+                "(SELECT {columns} FROM attempts WHERE {OPEN} AND state <> 'formed' AND sender = $1 AND sending_at IS NOT NULL
+                    ORDER BY id LIMIT $2 + 0) AS open"
             );
             sqlx::query_scalar(sql(dialect.packed(columns, &open)))
+                .bind(sender.as_str())
                 .bind(i64::from(at_most))
                 .fetch_one(&mut *conn)
                 .await
                 .during(operation)?
         });
-        rows.sort_unstable_by(|a, b| (&a.sender, a.id).cmp(&(&b.sender, b.id)));
+        rows.sort_unstable_by_key(|row| row.id);
         Ok(rows
             .into_iter()
-            .filter_map(|row| {
-                Some(OpenAttempt {
-                    id: AttemptId(row.id),
-                    sender: SenderId::parse(&row.sender).ok()?,
-                    chunk: ChunkId(row.chunk_id),
-                    accepted: row.state == "accepted",
-                    sending: row.state == "sending",
-                    sending_at: instant(row.sending_at),
-                    ended_at: row.ended_at.map(instant),
-                    recipients: row.recipients.cast_unsigned(),
-                    look_at: row.look_at.map(instant),
-                    looks: u32::try_from(row.looks).unwrap_or(u32::MAX),
-                    before: row.looked_at.map(|at| (instant(at), rows_of(row.absent.as_deref().unwrap_or("[]")))),
-                })
+            .map(|row| OpenAttempt {
+                id: AttemptId(row.id),
+                sender: sender.clone(),
+                chunk: ChunkId(row.chunk_id),
+                accepted: row.state == "accepted",
+                sending: row.state == "sending",
+                sending_at: instant(row.sending_at),
+                ended_at: row.ended_at.map(instant),
+                recipients: row.recipients.cast_unsigned(),
+                look_at: row.look_at.map(instant),
+                looks: u32::try_from(row.looks).unwrap_or(u32::MAX),
+                before: row.looked_at.map(|at| (instant(at), rows_of(row.absent.as_deref().unwrap_or("[]")))),
             })
             .collect())
     }

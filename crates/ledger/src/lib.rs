@@ -51,7 +51,7 @@ pub use events::Event;
 pub use feed::{Backlog, Out, Waiting};
 pub use imports::{Encoding, ImportStart, NewCampaign, NewChunk, NewImport, NewRow, NewText, OptOuts, Totals};
 pub use inbound::{Inbound, InboundText, TakenInbound};
-pub use listing::{Applied, Delivery, ListedText, Listing};
+pub use listing::{Applied, Delivery, ListedText, Listing, TEXTS_A_COMMIT};
 pub use opt_outs::{MadeBy, NewOptOut, OptOut, OptedIn, OptedOut};
 pub use outcomes::{Recorded, RetryPolicy};
 pub use overlap::{QueuedWork, Recipient, Texted};

@@ -20,6 +20,7 @@ use jiff::{SignedDuration, Timestamp};
 use sqlx::types::Json;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    ops::AddAssign,
     sync::Arc,
     time::Duration,
 };
@@ -105,6 +106,16 @@ pub struct Applied {
     pub unexplained: u64,
 }
 
+impl AddAssign for Applied {
+    fn add_assign(&mut self, other: Self) {
+        let Self { found, pending, finals, unexplained } = other;
+        self.found += found;
+        self.pending += pending;
+        self.finals += finals;
+        self.unexplained += unexplained;
+    }
+}
+
 /// Since when a row could have been sent.
 const DUE: &str = "CASE WHEN scheduled_for > queued_at THEN scheduled_for ELSE coalesce(queued_at, updated_at) END";
 
@@ -112,8 +123,8 @@ const DUE: &str = "CASE WHEN scheduled_for > queued_at THEN scheduled_for ELSE c
 /// so long is asked for by itself.
 const ASKED_AFTER: SignedDuration = SignedDuration::from_hours(1);
 
-/// Listed texts that are applied in one commit.
-const TEXTS_A_COMMIT: usize = 2_000;
+/// Listed texts that are applied in one commit. The windows of a simulation hold few: each page is a part there.
+pub const TEXTS_A_COMMIT: usize = if cfg!(feature = "simulated") { 10 } else { 2_000 };
 
 /// A row of ours to which a listed text may belong.
 #[derive(serde::Deserialize)]
@@ -210,8 +221,9 @@ fn open_row(row: i64, attempt: i64, number: i64, text: Arc<str>, since: i64, ske
 }
 
 impl Ledger {
-    /// Applies a complete reading of a window: known texts get their status, unknown ones are matched with open rows, the
-    /// rest is unexplained. `skew` is the gateway's clock minus the ledger's.
+    /// Applies texts that a window lists: known ones get their status, unknown ones are matched with open rows, the rest is
+    /// unexplained. Each is true by itself: they may be a part of the window, and of one that moves while it is read. `skew` is
+    /// the gateway's clock minus the ledger's, `now` when the reading began: by that a row knows its own.
     pub async fn apply_listing(
         &self,
         sender: &SenderId,
@@ -438,8 +450,7 @@ impl Ledger {
                 }
             }
             telemetry::rows_became("accepted", some.found);
-            applied.found += some.found;
-            applied.unexplained += some.unexplained;
+            applied += some;
         }
         Ok(applied)
     }

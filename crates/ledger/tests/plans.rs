@@ -149,7 +149,8 @@ async fn way(ledger: &Ledger, analyze: impl AsyncFnOnce()) {
         }
         ledger.finish_chunk(chunk, &owner, at(second)).await.unwrap();
         ledger.more_to_send().await.unwrap();
-        let open = ledger.open_attempts(5_000).await.unwrap();
+        assert_eq!(ledger.open_senders().await.unwrap(), std::slice::from_ref(&sender));
+        let open = ledger.open_attempts(&sender, 2_000).await.unwrap();
         ledger.cursor(&sender).await.unwrap();
         // All but the last are listed, of which the last is pending.
         let listed: Vec<ListedText> = (nth * ROWS..(nth + 1) * ROWS - 1)

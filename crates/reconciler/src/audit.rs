@@ -1,9 +1,8 @@
 //! The second look: attempts whose texts a sweep did not find, whether their answer was lost or said that all was well.
 
-use crate::{Reconciler, RoundError, SLOWEST_LAG, odd::Odd};
+use crate::{Reconciler, RoundError, SLOWEST_LAG, odd::Odd, reading::Purpose, sweeps::ATTEMPTS_A_ROUND};
 use campaign::{
     Msisdn, RowId, SenderId,
-    budget::CallClass,
     resolve::{self, Decision, Evidence, Policy},
     sweep::{self, Window},
 };
@@ -17,16 +16,16 @@ impl Reconciler {
     /// Looks again for what was not found, and decides where two looks agree.
     pub(crate) async fn audit(&self) -> Result<(), RoundError> {
         let now = self.ledger.now();
-        let attempts = self.ledger.open_attempts(5_000).await?;
         let mut odd = Odd::default();
-        for of_sender in attempts.chunk_by(|a, b| a.sender == b.sender) {
-            let due: Vec<&OpenAttempt> = of_sender
+        for sender in self.ledger.open_senders().await? {
+            let open = self.ledger.open_attempts(&sender, ATTEMPTS_A_ROUND).await?;
+            let due: Vec<&OpenAttempt> = open
                 .iter()
                 .filter(|attempt| !attempt.sending && attempt.looks > 0 && attempt.look_at.is_some_and(|at| at <= now))
                 .take(ATTEMPTS_A_LOOK)
                 .collect();
             if !due.is_empty() {
-                odd.set_aside(self.look(&due, of_sender).await)?;
+                odd.set_aside(self.look(&due, &open).await)?;
             }
         }
         odd.told()
@@ -129,13 +128,9 @@ impl Reconciler {
             let ranges = if receiver.is_some() { std::slice::from_ref(&whole) } else { &windows };
             for window in ranges {
                 let window = Window { until: window.until.min(closed), ..*window };
-                let (row, number) = receiver.unzip();
-                let Some(reading) = self.read_window(CallClass::Resolve, sender, number, window).await? else {
+                if self.read_window(Purpose::Look, sender, receiver, window).await?.is_none() {
                     return Ok(false);
-                };
-                let applied = self.ledger.apply_look(sender, &reading.texts, skew, reading.began).await?;
-                let noted = reading.noted(sender, row, window, applied.found, skew);
-                self.ledger.note_reading(&noted, reading.began).await?;
+                }
             }
         }
         Ok(true)

@@ -1,9 +1,8 @@
 //! Reading the list back after the ledger was restored: what it shows was sent, whatever the backup says.
 
-use crate::{Reconciler, RoundError};
+use crate::{Reconciler, RoundError, reading::Purpose};
 use campaign::{
     OwnerId, SenderId,
-    budget::CallClass,
     sweep::{CLOSED_AFTER, Window},
 };
 use ledger::Quarantine;
@@ -29,13 +28,9 @@ impl Reconciler {
             let mut from = since;
             while from <= until {
                 let window = Window { since: from, until: until.min(from + WINDOW_S - 1) };
-                let Some(reading) = self.read_window(CallClass::Resolve, &sender, None, window).await? else {
-                    return Ok(());
-                };
-                let now = self.ledger.now();
-                let applied = self.ledger.apply_restored(&sender, &reading.texts, skew, owner, now).await?;
-                self.ledger.note_reading(&reading.noted(&sender, None, window, applied.found, skew), now).await?;
-                found += applied.found;
+                let purpose = Purpose::ReadBack(owner);
+                let Some(reading) = self.read_window(purpose, &sender, None, window).await? else { return Ok(()) };
+                found += reading.applied.found;
                 from = window.until + 1;
             }
         }

@@ -1,74 +1,124 @@
-//! Reading a window of the list, completely or not at all.
+//! Reading a window of the list, and applying it part by part as it comes: the gateway and the ledger need not wait for each
+//! other, and a few thousand texts are held however many there are.
+//!
+//! What is listed was sent, even where the list moves while it is read. What is *not* listed says something only once all of
+//! a window was read: a part of it decides nothing about absence, and moves no cursor.
 
 use crate::{Reconciler, RoundError};
-use campaign::{Msisdn, RowId, SenderId, SmsId, budget::CallClass, sweep::Window};
+use campaign::{Msisdn, OwnerId, RowId, SenderId, SmsId, budget::CallClass, sweep::Window};
 use futures::{StreamExt, TryStreamExt};
 use gateway::{ListQuery, wire};
 use jiff::{SignedDuration, Timestamp};
-use ledger::{Delivery, Listing, NotedReading};
+use ledger::{Applied, Delivery, Listing, NotedReading};
+use tokio::sync::mpsc;
 
 /// Pages that are asked for at a time.
 const PAGES_AT_A_TIME: usize = 8;
 
-/// A window as the list shows it.
-pub(crate) struct Reading {
-    /// Texts of type 1, each once.
-    pub(crate) texts: Listing,
-    /// When the reading began, on the ledger's clock.
-    pub(crate) began: Timestamp,
+/// Why a window is read.
+#[derive(Clone, Copy)]
+pub(crate) enum Purpose {
+    /// It is its turn: whoever reads it follows what is pending in it.
+    Sweep,
+    /// Something is looked for: no one follows the window, and each pending text of it is asked for by itself.
+    Look,
+    /// The ledger was restored, and whoever this is reads the list back.
+    ReadBack(OwnerId),
 }
 
-impl Reading {
-    /// What is kept of it for the stories of rows. `row`: only its number was asked for.
-    pub(crate) fn noted<'a>(
-        &self,
-        sender: &'a SenderId,
-        row: Option<RowId>,
-        window: Window,
-        found: u64,
-        skew: SignedDuration,
-    ) -> NotedReading<'a> {
-        NotedReading { sender, row, window, skew, listed: self.texts.len() as u64, found }
+impl Purpose {
+    fn class(self) -> CallClass {
+        match self {
+            Self::Sweep => CallClass::Status,
+            Self::Look | Self::ReadBack(_) => CallClass::Resolve,
+        }
+    }
+
+    /// Texts that are applied together. What is read back is compared with what is queued, as a whole.
+    fn part_len(self) -> usize {
+        match self {
+            Self::Sweep | Self::Look => ledger::TEXTS_A_COMMIT,
+            Self::ReadBack(_) => usize::MAX,
+        }
     }
 }
 
+/// A complete reading of a window, which is applied.
+pub(crate) struct Reading {
+    /// Its texts of type 1.
+    pub(crate) listed: u64,
+    /// Those of them without a final status.
+    pub(crate) pending: Vec<SmsId>,
+    /// What it changed.
+    pub(crate) applied: Applied,
+}
+
 impl Reconciler {
-    /// Reads all pages of a window, of one receiver or of all. `None` when it did not hold still: `total` changed from page
-    /// to page, or the ids were not as many. Such a reading counts for nothing.
+    /// Reads all pages of a window, of one receiver or of all, and applies what it lists. `None` when the list did not hold
+    /// still: such a reading counts for nothing, but what was applied of it stays.
     pub(crate) async fn read_window(
         &self,
-        class: CallClass,
+        purpose: Purpose,
         sender: &SenderId,
-        receiver: Option<Msisdn>,
+        receiver: Option<(RowId, Msisdn)>,
         window: Window,
     ) -> Result<Option<Reading>, RoundError> {
-        let mut span = telemetry::span("read list");
-        let began = self.ledger.now();
-        let page = |page: u32| ListQuery {
+        let (row, receiver) = receiver.unzip();
+        let query = ListQuery {
             sender: Some(sender.clone()),
             receiver,
             answered: None,
             sent_since: Timestamp::from_second(window.since).ok(),
             sent_until: Timestamp::from_second(window.until).ok(),
-            page,
+            page: 1,
         };
-        let first = self.gateway.list(class, &page(1)).await?;
+        let began = self.ledger.now();
+        let (parts, coming) = mpsc::channel(1);
+        // Each ends by itself when the other fails: what was read is applied although the gateway is away by now.
+        let (read, applied) = futures::join!(
+            self.read_pages(purpose, sender, query, parts),
+            self.apply_parts(purpose, sender, began, coming)
+        );
+        let ((applied, pending), Some(listed)) = (applied?, read?) else { return Ok(None) };
+        let skew = self.skew().await?;
+        let noted = NotedReading { sender, row, window, skew, listed, found: applied.found };
+        self.ledger.note_reading(&noted, began).await?;
+        Ok(Some(Reading { listed, pending, applied }))
+    }
+
+    /// Reads the pages of a window and hands on its texts of type 1, a full part at once, the rest once the reading is known to
+    /// be complete. Answers how many they were, or `None` when it was not: `total` changed from page to page, or the ids were
+    /// not as many.
+    async fn read_pages(
+        &self,
+        purpose: Purpose,
+        sender: &SenderId,
+        query: ListQuery,
+        parts: mpsc::Sender<Listing>,
+    ) -> Result<Option<u64>, RoundError> {
+        let mut span = telemetry::span("read list");
+        let first = self.gateway.list(purpose.class(), &query).await?;
         self.note_skew(first.clock_skew);
         let (total, last_page) = (first.total, first.last_page);
-        let mut read = Read { texts: Listing::for_texts(total), ids: Vec::new() };
-        read.take(first.rows);
-        let mut pages = futures::stream::iter(2..=last_page)
-            .map(|number| {
-                let query = page(number);
-                async move { self.gateway.list(class, &query).await }
+        let mut read = Read::default();
+        // The list is newest first: from its end on, ids come in the order in which an index grows at its end.
+        let mut pages = futures::stream::iter((2..=last_page).rev())
+            .map(|page| {
+                let query = ListQuery { page, ..query.clone() };
+                async move { self.gateway.list(purpose.class(), &query).await }
             })
             .buffer_unordered(PAGES_AT_A_TIME);
         let mut still = true;
         while let Some(next) = pages.try_next().await? {
             still &= next.total == total;
             read.take(next.rows);
+            if read.part.len() >= purpose.part_len() && parts.send(read.part_in_order()).await.is_err() {
+                // It could not be applied, and that is what is told.
+                return Ok(None);
+            }
         }
-        let distinct = read.distinct();
+        read.take(first.rows);
+        let (distinct, listed) = read.distinct();
         #[cfg(feature = "simulated")]
         let (still, total) = match campaign::mutant::Mutant::PageDriftIgnored.is_on() {
             true => (true, distinct),
@@ -87,7 +137,30 @@ impl Reconciler {
             return Ok(None);
         }
         span.end("complete");
-        Ok(Some(Reading { texts: read.texts.in_order(), began }))
+        // Where it could not be applied, that is what is told.
+        let _ = parts.send(read.part_in_order()).await;
+        Ok(Some(listed))
+    }
+
+    /// Applies what is read as it comes. Answers what changed, and which texts are pending.
+    async fn apply_parts(
+        &self,
+        purpose: Purpose,
+        sender: &SenderId,
+        began: Timestamp,
+        mut parts: mpsc::Receiver<Listing>,
+    ) -> Result<(Applied, Vec<SmsId>), RoundError> {
+        let (mut applied, mut pending) = (Applied::default(), Vec::new());
+        while let Some(part) = parts.recv().await {
+            let skew = self.skew().await?;
+            applied += match purpose {
+                Purpose::Sweep => self.ledger.apply_listing(sender, &part, skew, began).await?,
+                Purpose::Look => self.ledger.apply_look(sender, &part, skew, began).await?,
+                Purpose::ReadBack(owner) => self.ledger.apply_restored(sender, &part, skew, owner, began).await?,
+            };
+            pending.extend(part.pending());
+        }
+        Ok((applied, pending))
     }
 
     /// One page of a window: how many pages there are, and how many of its texts are pending.
@@ -116,30 +189,42 @@ impl Reconciler {
 }
 
 /// What was read of a window so far.
+#[derive(Default)]
 struct Read {
-    texts: Listing,
-    /// Of all that was listed, whatever its type.
-    ids: Vec<i64>,
+    /// Texts that are not handed on yet.
+    part: Listing,
+    /// The ids of all texts of type 1.
+    texts: Vec<i64>,
+    /// The ids of whatever else was listed.
+    others: Vec<i64>,
 }
 
 impl Read {
     fn take(&mut self, page: Vec<wire::Sms>) {
         for row in page {
-            self.ids.push(row.sms_id);
-            if row.message_type == wire::MessageType::Sent {
-                let destination = row.destination.parse().ok().and_then(Msisdn::from_digits);
-                let time = row.sent_at().as_second();
-                self.texts.push(SmsId(row.sms_id), destination, time, &row.text, delivery(&row.delivery_status));
+            if row.message_type != wire::MessageType::Sent {
+                self.others.push(row.sms_id);
+                continue;
             }
+            self.texts.push(row.sms_id);
+            let destination = row.destination.parse().ok().and_then(Msisdn::from_digits);
+            let time = row.sent_at().as_second();
+            self.part.push(SmsId(row.sms_id), destination, time, &row.text, delivery(&row.delivery_status));
         }
     }
 
-    /// How many ids were listed.
-    fn distinct(&mut self) -> u64 {
-        let mut ids = std::mem::take(&mut self.ids);
-        ids.sort_unstable();
-        ids.dedup();
-        ids.len() as u64
+    fn part_in_order(&mut self) -> Listing {
+        std::mem::take(&mut self.part).in_order()
+    }
+
+    /// How many ids were listed, and how many of texts of type 1.
+    fn distinct(&mut self) -> (u64, u64) {
+        let [texts, others] = [&mut self.texts, &mut self.others].map(|ids| {
+            ids.sort_unstable();
+            ids.dedup();
+            ids.len() as u64
+        });
+        (texts + others, texts)
     }
 }
 

@@ -1,13 +1,16 @@
 //! The regular reading: the gateway's time, window by window, each once, ten rows a call.
 
-use crate::{Reconciler, RoundError, odd::Odd, reading::Reading};
+use crate::{
+    Reconciler, RoundError,
+    odd::Odd,
+    reading::{Purpose, Reading},
+};
 use campaign::{
     SenderId,
-    budget::CallClass,
     sweep::{self, Follow, Unread, Window},
 };
 use jiff::{SignedDuration, Timestamp};
-use ledger::{Listing, OpenAttempt, PendingWindow};
+use ledger::{OpenAttempt, PendingWindow};
 use std::time::Duration;
 
 /// Recipients that one window should list at most.
@@ -19,44 +22,8 @@ const SAMPLED_FROM: u64 = 1_000;
 /// A list that moved is left alone for a moment: reading it costs calls.
 const AFTER_A_MOVE: Duration = Duration::from_secs(2);
 
-/// Open attempts that are looked at in one round.
-const ATTEMPTS_A_ROUND: u32 = 5_000;
-
-/// For how long in a round windows are read while others are applied, shared by all senders: the other work of a round, and its
-/// lease, must not wait for a list that has no end.
-const AHEAD_A_ROUND: SignedDuration = SignedDuration::from_secs(5);
-
-/// What comes next in the list of a sender.
-enum Next {
-    /// Nothing, for now.
-    Nothing,
-    /// A window whose texts are not final yet. Nothing of ours is between the last window and this one: the list counts as read
-    /// so far, and a first look comes later.
-    TooEarly { swept_to: i64, first_look: SignedDuration },
-    /// A window that was read.
-    Read(ReadWindow),
-}
-
-/// A window that was read completely, and is to be applied.
-struct ReadWindow {
-    window: Window,
-    reading: Reading,
-    /// How old a text was to be when it is first read.
-    first_look: SignedDuration,
-    /// Attempts of which the list was read past the end.
-    passed: Vec<OpenAttempt>,
-}
-
-impl ReadWindow {
-    /// Where the next window begins and how old its texts should be, if so many of this one's are pending.
-    fn cursor(&self, pending: u64) -> (i64, SignedDuration) {
-        let learned = match self.reading.texts.len() as u64 {
-            0 => self.first_look,
-            listed => sweep::learn_first_look(self.first_look, listed, pending),
-        };
-        (self.window.until, learned)
-    }
-}
+/// Open attempts of a sender that are looked at in one round.
+pub(crate) const ATTEMPTS_A_ROUND: u32 = 2_000;
 
 /// Whether no window has covered an attempt yet that is no longer being made.
 fn is_unread(attempt: &OpenAttempt) -> bool {
@@ -64,85 +31,35 @@ fn is_unread(attempt: &OpenAttempt) -> bool {
 }
 
 impl Reconciler {
-    /// Reads the next windows of each sender, where it is time. Answers whether there was one: another may be due at once.
+    /// Reads the next window of each sender, where it is time. Answers whether there was one: another may be due at once.
     pub(crate) async fn sweep_senders(&self) -> Result<bool, RoundError> {
-        let mut attempts = self.ledger.open_attempts(ATTEMPTS_A_ROUND).await?;
-        let senders: Vec<SenderId> =
-            attempts.chunk_by(|a, b| a.sender == b.sender).map(|of| of[0].sender.clone()).collect();
-        let share = AHEAD_A_ROUND / i32::try_from(senders.len().max(1)).unwrap_or(i32::MAX);
         let (mut odd, mut swept) = (Odd::default(), false);
-        for (nth, sender) in senders.iter().enumerate() {
-            if nth > 0 && swept {
-                // Calls of this sender may have begun while the list of another one was read.
-                attempts = self.ledger.open_attempts(ATTEMPTS_A_ROUND).await?;
-            }
-            let of_sender = attempts.chunk_by(|a, b| a.sender == b.sender).find(|of| of[0].sender == *sender);
-            swept |= odd.set_aside(self.sweep_sender(sender, of_sender.unwrap_or_default(), share).await)?;
+        for sender in self.ledger.open_senders().await? {
+            swept |= odd.set_aside(self.sweep_sender(&sender).await)?;
         }
         odd.told().map(|()| swept)
     }
 
-    /// Reads the windows of a sender that are due, and applies each while the next one is read: the gateway and the ledger need
-    /// not wait for each other. No further window is begun after `share`.
-    async fn sweep_sender(
-        &self,
-        sender: &SenderId,
-        attempts: &[OpenAttempt],
-        share: SignedDuration,
-    ) -> Result<bool, RoundError> {
+    /// Reads the next window of a sender, if one is due. Answers whether it counts.
+    async fn sweep_sender(&self, sender: &SenderId) -> Result<bool, RoundError> {
+        let attempts = self.ledger.open_attempts(sender, ATTEMPTS_A_ROUND).await?;
         if !attempts.iter().any(is_unread) {
             return Ok(false);
         }
-        let ahead_until = self.ledger.now() + share;
         let cursor = self.ledger.cursor(sender).await?;
-        self.pass_read(attempts, cursor).await?;
-        let (mut next, mut swept) = (self.read_next(attempts, cursor).await?, false);
-        loop {
-            let read = match next {
-                Next::Nothing => return Ok(swept),
-                Next::TooEarly { swept_to, first_look } => {
-                    self.ledger.advance_cursor(sender, swept_to, first_look).await?;
-                    return Ok(swept);
-                }
-                Next::Read(read) => read,
-            };
-            // Where this one can't be applied, what was read after it is dropped: the list counts as read in order. A gateway that
-            // is away must not keep it from being applied.
-            let ahead = async { Ok(self.read_ahead(sender, &read, ahead_until).await) };
-            let ((), ahead) = futures::try_join!(self.apply_window(sender, &read), ahead)?;
-            (next, swept) = (ahead?, true);
-        }
-    }
-
-    /// Reads the window that follows one which is being applied.
-    async fn read_ahead(&self, sender: &SenderId, read: &ReadWindow, until: Timestamp) -> Result<Next, RoundError> {
-        if self.ledger.now() >= until {
-            return Ok(Next::Nothing);
-        }
-        let attempts = self.ledger.open_attempts(ATTEMPTS_A_ROUND).await?;
-        let of_sender: Vec<OpenAttempt> = attempts.into_iter().filter(|attempt| attempt.sender == *sender).collect();
-        // Which of the pending texts are ours is known once the window is applied.
-        let pending = read.reading.texts.pending().count() as u64;
-        self.read_next(&of_sender, Some(read.cursor(pending))).await
-    }
-
-    /// Chooses the next window of a sender and reads it. `cursor`: how far its list is read once all before is applied.
-    async fn read_next(
-        &self,
-        attempts: &[OpenAttempt],
-        cursor: Option<(i64, SignedDuration)>,
-    ) -> Result<Next, RoundError> {
+        self.pass_read(&attempts, cursor).await?;
         let skew = self.skew().await?;
         let second = |at| Self::gateway_second(at, skew);
         let ended = |attempt: &OpenAttempt| self.ended_second(attempt, skew);
         let (swept_to, first_look) = cursor.unwrap_or((i64::MIN, self.settings.first_look));
         let unread: Vec<&OpenAttempt> = attempts.iter().filter(|a| is_unread(a) && ended(a) > swept_to).collect();
-        let Some(sender) = unread.first().map(|attempt| &attempt.sender) else { return Ok(Next::Nothing) };
         let mut recipients = 0;
         let enough = unread.iter().find(|attempt| {
             recipients += attempt.recipients;
             recipients > RECIPIENTS_A_WINDOW
         });
+        // What is behind the last that was looked at may still be being sent.
+        let enough = enough.copied().or_else(|| attempts.get(ATTEMPTS_A_ROUND as usize - 1));
         let state = Unread {
             now: second(self.ledger.now()),
             swept_to: cursor.map(|(swept_to, _)| swept_to),
@@ -153,15 +70,21 @@ impl Reconciler {
             recipients,
             enough_at: enough.map(|attempt| second(attempt.sending_at)),
         };
-        let Some(window) = sweep::next_window(&state, &self.pace(first_look)) else { return Ok(Next::Nothing) };
+        let Some(window) = sweep::next_window(&state, &self.pace(first_look)) else { return Ok(false) };
         let sampled = recipients >= SAMPLED_FROM && first_look < sweep::LONGEST_FIRST_LOOK;
         if sampled && !self.is_mostly_final(sender, window).await? {
-            let first_look = sweep::learn_first_look(first_look, 1, 1);
-            return Ok(Next::TooEarly { swept_to: window.since - 1, first_look });
+            // Nothing of ours is between the last window and this one: the list counts as read so far, and a first look comes later.
+            let later = sweep::learn_first_look(first_look, 1, 1);
+            self.ledger.advance_cursor(sender, window.since - 1, later).await?;
+            return Ok(false);
         }
-        let Some(reading) = self.read_still(sender, window).await? else { return Ok(Next::Nothing) };
-        let passed = unread.into_iter().filter(|attempt| ended(attempt) <= window.until).cloned().collect();
-        Ok(Next::Read(ReadWindow { window, reading, first_look, passed }))
+        if !self.sweep_window(sender, window, first_look).await? {
+            return Ok(false);
+        }
+        let passed: Vec<OpenAttempt> =
+            unread.into_iter().filter(|attempt| ended(attempt) <= window.until).cloned().collect();
+        self.pass(&passed, first_look).await?;
+        Ok(true)
     }
 
     /// Looks at the newest page of a window and at one in its middle; a few pages are read anyway.
@@ -213,33 +136,19 @@ impl Reconciler {
         Self::gateway_second(self.ended(attempt), skew) + sweep::DATE_CUT
     }
 
-    /// Reads a window that follows the last one, and applies it. Answers false when the reading does not count.
+    /// Reads a window that follows the last one, follows what is pending in it, and moves the cursor. Answers false when the
+    /// reading does not count.
     pub(crate) async fn sweep_window(
         &self,
         sender: &SenderId,
         window: Window,
         first_look: SignedDuration,
     ) -> Result<bool, RoundError> {
-        let Some(reading) = self.read_still(sender, window).await? else { return Ok(false) };
-        self.apply_window(sender, &ReadWindow { window, reading, first_look, passed: Vec::new() }).await?;
-        Ok(true)
-    }
-
-    async fn read_still(&self, sender: &SenderId, window: Window) -> Result<Option<Reading>, RoundError> {
-        let reading = self.read_window(CallClass::Status, sender, None, window).await?;
-        if reading.is_none() {
+        let Some(reading) = self.read_window(Purpose::Sweep, sender, None, window).await? else {
             tokio::time::sleep(AFTER_A_MOVE).await;
-        }
-        Ok(reading)
-    }
-
-    /// Applies a window, follows what is pending, moves the cursor and passes attempts.
-    async fn apply_window(&self, sender: &SenderId, read: &ReadWindow) -> Result<(), RoundError> {
-        let ReadWindow { window, reading, first_look, passed } = read;
-        let skew = self.skew().await?;
-        let now = self.ledger.now();
-        let applied = self.ledger.apply_listing(sender, &reading.texts, skew, now).await?;
-        self.ledger.note_reading(&reading.noted(sender, None, *window, applied.found, skew), now).await?;
+            return Ok(false);
+        };
+        let Reading { listed, applied, .. } = reading;
         if applied.unexplained > 0 {
             tracing::error!(
                 sender = %sender,
@@ -247,15 +156,18 @@ impl Reconciler {
                 "the list shows texts from our sender that nothing here explains: who else sends from it?"
             );
         }
-        let (listed, pending) = (reading.texts.len() as u64, applied.pending);
+        let pending = applied.pending;
         tracing::debug!(sender = %sender, list.rows = listed, list.pending = pending, rows.found = applied.found, "read a window");
-        let (swept_to, learned) = read.cursor(pending);
+        let learned = match listed {
+            0 => first_look,
+            listed => sweep::learn_first_look(first_look, listed, pending),
+        };
         // Where texts take minutes, so do those that were not final yet.
         let again = self.settings.first_look.max(learned / 4);
-        let seen = PendingWindow { id: -1, window: *window, listed, looks: 1 };
-        self.follow(sender, &reading.texts, seen, pending, again).await?;
-        self.ledger.advance_cursor(sender, swept_to, learned).await?;
-        self.pass(passed, *first_look).await
+        let seen = PendingWindow { id: -1, window, listed, looks: 1 };
+        self.follow(sender, &reading, seen, again).await?;
+        self.ledger.advance_cursor(sender, window.until, learned).await?;
+        Ok(true)
     }
 
     /// Reads windows again in which much was pending.
@@ -275,15 +187,11 @@ impl Reconciler {
 
     /// Answers whether the reading counts.
     async fn reread_window(&self, sender: &SenderId, window: PendingWindow) -> Result<bool, RoundError> {
-        let Some(reading) = self.read_window(CallClass::Status, sender, None, window.window).await? else {
+        let Some(reading) = self.read_window(Purpose::Sweep, sender, None, window.window).await? else {
             return Ok(false);
         };
-        let skew = self.skew().await?;
-        let now = self.ledger.now();
-        let applied = self.ledger.apply_listing(sender, &reading.texts, skew, now).await?;
-        self.ledger.note_reading(&reading.noted(sender, None, window.window, applied.found, skew), now).await?;
-        let seen = PendingWindow { listed: reading.texts.len() as u64, looks: window.looks + 1, ..window };
-        self.follow(sender, &reading.texts, seen, applied.pending, self.settings.first_look).await?;
+        let seen = PendingWindow { listed: reading.listed, looks: window.looks + 1, ..window };
+        self.follow(sender, &reading, seen, self.settings.first_look).await?;
         Ok(true)
     }
 
@@ -291,20 +199,19 @@ impl Reconciler {
     async fn follow(
         &self,
         sender: &SenderId,
-        texts: &Listing,
+        reading: &Reading,
         window: PendingWindow,
-        rows_pending: u64,
         first_wait: SignedDuration,
     ) -> Result<(), RoundError> {
         let now = self.ledger.now();
         let at = now + sweep::wait_before_look(first_wait, window.looks - 1);
         // Only the details give up and hold what stays pending for ever.
         let too_old = window.window.until < (now - self.settings.give_up).as_second();
-        match sweep::follow(window.listed, rows_pending) {
+        match sweep::follow(window.listed, reading.applied.pending) {
             Follow::Done => self.ledger.drop_window(window.id).await?,
             Follow::Reread if !too_old => self.ledger.keep_window(sender, &window, at).await?,
             Follow::Details | Follow::Reread => {
-                self.ledger.ask_details(&texts.pending().collect::<Vec<_>>(), at).await?;
+                self.ledger.ask_details(&reading.pending, at).await?;
                 self.ledger.drop_window(window.id).await?;
             }
         }

@@ -1,5 +1,4 @@
-//! The texts of a reading, held small: one fast second of the gateway lists tens of thousands of them, and the window after it is
-//! read while they are applied.
+//! The texts of a reading, held small: what is read back after a restore may be hundreds of thousands.
 
 use super::{Delivery, ListedText};
 use campaign::{Msisdn, SmsId, matching::Listed};
@@ -8,10 +7,7 @@ use std::{
     sync::Arc,
 };
 
-/// Room that is made at once for a list that says how long it is: it may say anything.
-const FORESEEN_MAX: u64 = 100_000;
-
-/// The texts of a window or a look; a body that many of them have is kept once.
+/// The texts of a window or of a part of it; a body that many of them have is kept once.
 #[derive(Clone, Default)]
 pub struct Listing {
     lines: Vec<Line>,
@@ -29,16 +25,9 @@ struct Line {
     delivery: Option<Delivery>,
 }
 
-// Two windows of a second that lists 40,000 texts are held at a time.
 const _: () = assert!(size_of::<Line>() == 32);
 
 impl Listing {
-    /// An empty one, for as many texts.
-    pub fn for_texts(texts: u64) -> Self {
-        let foreseen = usize::try_from(texts.min(FORESEEN_MAX)).unwrap_or(0);
-        Self { lines: Vec::with_capacity(foreseen), ..Self::default() }
-    }
-
     /// Adds a line of the list: see [`Listed`] and [`ListedText`].
     pub fn push(
         &mut self,
@@ -115,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_reading_comes_in_the_order_of_ids_and_piece_by_piece() {
-        let mut listing = Listing::for_texts(u64::MAX);
+        let mut listing = Listing::default();
         for (id, body) in [(9, "bye"), (7, "hello"), (8, "bye"), (7, "hello"), (1, "bye")] {
             let delivery = (id != 8).then_some(Delivery::Sent);
             listing.push(SmsId(id), Msisdn::from_digits(447_700_900_000), 5, body, delivery);

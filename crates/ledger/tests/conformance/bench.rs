@@ -320,7 +320,7 @@ impl Bench {
     }
 
     pub(crate) async fn open(&self) -> Vec<OpenAttempt> {
-        self.ledger.open_attempts(1_000).await.unwrap()
+        open_attempts(&self.ledger).await
     }
 
     pub(crate) async fn hold(&self, attempt: &OpenAttempt, absent: &[RowId], second: i64) -> u64 {
@@ -428,4 +428,13 @@ pub(crate) async fn decide(ledger: &Ledger, of: CampaignId, row: RowId, verdict:
     let ann = By { who: "ann", reason: Some("she knows") };
     let decided = ledger.decide_all(of, &[row], verdict, ann, at(second)).await.unwrap();
     matches!(&decided[..], [(_, Decided::Done)])
+}
+
+/// The open attempts of all senders.
+pub(crate) async fn open_attempts(ledger: &Ledger) -> Vec<OpenAttempt> {
+    let mut open = Vec::new();
+    for sender in ledger.open_senders().await.unwrap() {
+        open.extend(ledger.open_attempts(&sender, 1_000).await.unwrap());
+    }
+    open
 }

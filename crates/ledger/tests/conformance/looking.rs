@@ -19,6 +19,7 @@ on_both! {
     pending_rows_that_a_look_found_are_asked_for_at_once
     a_pending_text_that_may_have_vanished_from_the_list_is_asked_for
     an_attempt_is_settled_once_all_of_its_rows_are_found
+    many_open_attempts_of_one_sender_hide_none_of_another
     a_look_is_remembered_once
     absent_rows_are_held
     absent_rows_are_resent_once_and_then_held
@@ -32,6 +33,25 @@ on_both! {
 const SENT: Option<Delivery> = Some(Delivery::Sent);
 const FAILED: Option<Delivery> = Some(Delivery::Failed);
 const PENDING: Option<Delivery> = Some(Delivery::Pending);
+
+async fn many_open_attempts_of_one_sender_hide_none_of_another(bench: &Bench) {
+    assert_eq!(bench.ledger.open_senders().await.unwrap(), []);
+    for (name, number, from) in [("one", 1, SHOP), ("two", 2, SHOP), ("three", 3, "TAILOR")] {
+        let of = bench.campaign_with(name, "hello", &[number], |row| row.sender = Some(sender(from))).await;
+        let batch = bench.sending(of.chunk(), 1).await;
+        bench.record(&batch, &accepted(), 2).await;
+    }
+    assert_eq!(bench.ledger.open_senders().await.unwrap(), [SHOP, "TAILOR"].map(sender));
+    for from in [SHOP, "TAILOR"].map(sender) {
+        let [oldest] = &bench.ledger.open_attempts(&from, 1).await.unwrap()[..] else { panic!("{from} has none") };
+        assert_eq!(oldest.sender, from);
+    }
+    bench.apply(&[listed(1, 1, "hello", 2, SENT), listed(2, 2, "hello", 2, SENT)], 20).await;
+    let of_the_shop: Vec<_> =
+        bench.ledger.open_attempts(&sender(SHOP), 10).await.unwrap().iter().map(|attempt| attempt.id).collect();
+    assert_eq!(bench.ledger.settle_found(&of_the_shop, at(21)).await.unwrap(), of_the_shop);
+    assert_eq!(bench.ledger.open_senders().await.unwrap(), [sender("TAILOR")]);
+}
 
 async fn the_list_gives_ids_and_statuses(bench: &Bench) {
     let one = bench.campaign("one", &[1, 2, 3]).await;

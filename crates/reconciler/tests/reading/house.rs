@@ -1,7 +1,7 @@
 //! A ledger with calls that were made, a gateway that lists what a test says, and a reconciler between them.
 
 use crate::support::{Asked, Reply, Server, budget, ok, settings};
-use campaign::{ChunkId, Msisdn, Outcome, RowState, SenderId, SmsId, TextId};
+use campaign::{ChunkId, Msisdn, Outcome, RowState, SenderId, SmsId, TextId, id::CHUNK_ROWS_MAX};
 use gateway::Gateway;
 use jiff::{SignedDuration, Timestamp};
 use ledger::{
@@ -57,7 +57,6 @@ pub(crate) async fn called_at(
         panic!("it is new")
     };
     let text = TextId::first_used(import, 2);
-    let chunk = ChunkId::nth(import, 0);
     let new_row = |(n, (sender, number)): (u32, &(&str, u64))| NewRow {
         row_number: n,
         state: RowState::Queued,
@@ -71,23 +70,31 @@ pub(crate) async fn called_at(
         valid_until: None,
     };
     let texts = vec![NewText { id: text, body: "hello".to_owned(), encoding: Encoding::Gsm7, segments: 1 }];
-    let new_rows = (2..).zip(rows).map(new_row).collect();
-    let chunks = [NewChunk { id: chunk, campaign: campaigns[0].0, texts, rows: new_rows }];
+    let mut new_rows = (2..).zip(rows).map(new_row);
+    let mut chunks = Vec::new();
+    for nth in 0..u32::try_from(rows.len().div_ceil(CHUNK_ROWS_MAX)).unwrap() {
+        let rows = new_rows.by_ref().take(CHUNK_ROWS_MAX).collect();
+        let id = ChunkId::nth(import, nth);
+        let texts = texts.clone();
+        chunks.push(NewChunk { id, campaign: campaigns[0].0, texts, rows });
+    }
     ledger.append_chunks(import, &chunks, now).await.unwrap();
     ledger.finish_import(import, now).await.unwrap();
-    ledger.feed(&[chunk], SignedDuration::from_secs(20), now).await.unwrap();
-    let Claim::Batches(batches) = ledger.claim(chunk, owner, batch_len_max, now).await.unwrap() else {
-        panic!("it is claimed")
-    };
     let wait = SignedDuration::from_secs(1);
     let retry = RetryPolicy { first: wait, longest: wait };
-    for batch in batches {
-        let Start::Send(sending) = ledger.start(batch, now).await.unwrap() else { panic!("it is begun") };
-        let number = |to: &Msisdn| to.as_u64() - destination(0).as_u64();
-        let numbers: Vec<u64> = sending.batch().destinations.iter().map(number).collect();
-        ledger.record(&sending, &outcome(&numbers), &retry, SignedDuration::ZERO, ledger.now()).await.unwrap();
+    for chunk in chunks.into_iter().map(|chunk| chunk.id) {
+        ledger.feed(&[chunk], SignedDuration::from_secs(20), now).await.unwrap();
+        let Claim::Batches(batches) = ledger.claim(chunk, owner, batch_len_max, now).await.unwrap() else {
+            panic!("it is claimed")
+        };
+        for batch in batches {
+            let Start::Send(sending) = ledger.start(batch, now).await.unwrap() else { panic!("it is begun") };
+            let number = |to: &Msisdn| to.as_u64() - destination(0).as_u64();
+            let numbers: Vec<u64> = sending.batch().destinations.iter().map(number).collect();
+            ledger.record(&sending, &outcome(&numbers), &retry, SignedDuration::ZERO, ledger.now()).await.unwrap();
+        }
+        ledger.finish_chunk(chunk, owner, now).await.unwrap();
     }
-    ledger.finish_chunk(chunk, owner, now).await.unwrap();
 }
 
 pub(crate) fn destination(number: u64) -> Msisdn {
@@ -111,9 +118,14 @@ pub(crate) fn asked_for(asked: &Asked, name: &str) -> String {
 
 /// An answer of the list with these lines.
 pub(crate) fn page(lines: &[String]) -> Reply {
-    let (total, lines) = (lines.len(), lines.join(","));
+    page_of(lines, 1, lines.len())
+}
+
+/// One page of so many in all, of so many texts.
+pub(crate) fn page_of(lines: &[String], last_page: usize, total: usize) -> Reply {
+    let lines = lines.join(",");
     ok(&format!(
-        r#"{{"status":"success","message":"success","data":{{"current_page":1,"data":[{lines}],"last_page":1,"total":{total}}}}}"#
+        r#"{{"status":"success","message":"success","data":{{"current_page":1,"data":[{lines}],"last_page":{last_page},"total":{total}}}}}"#
     ))
 }
 

@@ -4,7 +4,8 @@
 #[path = "../../../gateway/tests/support/mod.rs"]
 mod support;
 
-mod ahead;
 mod house;
+mod in_turn;
 mod late;
 mod one_of_many;
+mod parts;

@@ -7,7 +7,8 @@ use super::{
 use crate::{
     Bench, SHOP, at,
     bench::{
-        FIRST_LOOK, LEASE, Launched, REPLAY_AFTER, RETRY, SEND_LIMIT, accepted, listed, msisdn, sender, timed_out,
+        FIRST_LOOK, LEASE, Launched, REPLAY_AFTER, RETRY, SEND_LIMIT, accepted, listed, msisdn, open_attempts, sender,
+        timed_out,
     },
 };
 use campaign::{
@@ -319,7 +320,7 @@ impl World {
     }
 
     pub(super) async fn open(&self, ledger: &Ledger) -> Vec<OpenAttempt> {
-        ledger.open_attempts(1_000).await.unwrap()
+        open_attempts(ledger).await
     }
 
     /// Texts as the gateway lists them: of the rows that had an attempt, or any that it might list.

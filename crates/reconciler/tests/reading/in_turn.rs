@@ -1,4 +1,4 @@
-//! Windows that are read while the one before is applied.
+//! Windows that follow each other.
 
 use crate::{
     house::{REFUSED, accepted, asked_for, called_at, line, page, quick, reconcile},
@@ -15,7 +15,7 @@ fn written(at: Timestamp) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn windows_that_are_read_ahead_follow_each_other() {
+async fn no_second_lies_between_two_windows_and_none_in_both() {
     let file = File::new();
     let ledger = ledger(&file.url()).await;
     let owner = ledger.register_owner("worker", "here", 1, ledger.now()).await.unwrap();
