@@ -19,7 +19,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// How the feeder works.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Most chunks on the queue or in work at a time. apalis-redis dies at 8,000 due jobs.
+    /// Most chunks on the queue or in work at a time: what four workers take, and some that wait and ask for them
+    /// (`deploy/kubernetes/components/keda`). apalis-redis dies at 8,000 due jobs.
     pub outstanding_max: usize,
     /// A job that was out this long without being claimed is lost and is pushed again.
     pub replay_after: SignedDuration,
@@ -29,7 +30,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { outstanding_max: 64, replay_after: SignedDuration::from_secs(20), every: Duration::from_millis(500) }
+        Self { outstanding_max: 128, replay_after: SignedDuration::from_secs(20), every: Duration::from_millis(500) }
     }
 }
 

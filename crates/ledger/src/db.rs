@@ -297,7 +297,7 @@ impl Ledger {
                 .busy_timeout(Duration::from_secs(30))
                 // Rows come from a thread of SQLite's own: it need not be woken for every fifty of a page of results.
                 .row_buffer_size(4096)
-                .pragma("cache_size", "-4096")
+                .pragma("cache_size", "-2048")
                 // Numbers come in no order: each commit touches pages all over the indexes, and many commits the same ones. The
                 // later they go from the log to the file, the fewer of these writes there are.
                 .pragma("wal_autocheckpoint", "8000")
@@ -315,10 +315,9 @@ impl Ledger {
             };
             // One file has one folder of locks, whatever name it is reached by: or the living would be proven dead.
             let path = std::fs::canonicalize(&path).during(operation)?;
-            // Rows that come in their keys' order need few pages at a time, and so does who only reads: all four of them would
-            // fill their caches with the same pages, which the machine has in memory anyway.
-            let options = options.pragma("cache_size", "-2048");
-            let read = SqlitePoolOptions::new().max_connections(4).test_before_acquire(false);
+            // Rows that come in their keys' order need few pages at a time, and so does who only reads: each reader would fill its
+            // cache with the same pages, which the machine has in memory anyway. Two, so that a long report keeps no other waiting.
+            let read = SqlitePoolOptions::new().max_connections(2).test_before_acquire(false);
             let read = read.connect_lazy_with(options.clone().pragma("cache_size", "-512"));
             let sqlite = Sqlite {
                 #[cfg(not(feature = "simulated"))]
