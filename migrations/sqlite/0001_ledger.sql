@@ -186,6 +186,7 @@ CREATE TABLE attempts (
     absent      TEXT     -- the row ids that it did not find
 );
 CREATE INDEX attempts_open ON attempts (sender, id) WHERE state IN ('formed', 'sending', 'accepted', 'unknown');
+CREATE INDEX attempts_looked ON attempts (look_at) WHERE looks > 0 AND look_at IS NOT NULL;
 CREATE INDEX attempts_of_campaign ON attempts (campaign_id, chunk_id);
 CREATE INDEX attempts_by_time ON attempts (sender, sending_at);
 CREATE INDEX attempts_formed ON attempts (formed_at);  -- which texts a plan looks at
@@ -215,8 +216,9 @@ CREATE TABLE readings (
     since   BIGINT NOT NULL,  -- seconds of the gateway's clock, both included
     until   BIGINT NOT NULL,
     skew_ms BIGINT NOT NULL,  -- the gateway's clock minus the ledger's
-    read_at BIGINT NOT NULL,
-    listed  BIGINT NOT NULL,
+    began_at BIGINT NOT NULL, -- what it shows is applied from then
+    read_at BIGINT NOT NULL,  -- to then
+    listed  BIGINT,           -- how many texts it showed; not known of one that broke off, or while which the list moved
     found   BIGINT NOT NULL   -- rows that got their sms_id by it
 );
 CREATE INDEX readings_of_sender ON readings (sender, until);

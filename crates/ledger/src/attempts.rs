@@ -2,7 +2,7 @@
 
 use crate::{
     Event, Ledger, Result,
-    db::{quick_tx, read_conn, sql, write_tx},
+    db::{Dialect, quick_tx, read_conn, sql, write_tx},
     error::During,
     events::append_event,
     feed::json_ids,
@@ -14,7 +14,7 @@ use campaign::{AttemptId, ChunkId, Msisdn, RowId, SenderId, resolve::HoldReason}
 use jiff::Timestamp;
 use sqlx::types::Json;
 
-/// An attempt whose texts are not all found yet.
+/// An attempt that is no longer being made and whose texts are not all found yet.
 #[derive(Clone, Debug)]
 pub struct OpenAttempt {
     /// Its id.
@@ -25,8 +25,6 @@ pub struct OpenAttempt {
     pub chunk: ChunkId,
     /// The gateway said that it took it.
     pub accepted: bool,
-    /// The answer is awaited still.
-    pub sending: bool,
     /// When it was marked as sending.
     pub sending_at: Timestamp,
     /// When its sender was known to be done with it.
@@ -44,9 +42,42 @@ pub struct OpenAttempt {
 /// The condition of the index `attempts_open`.
 const OPEN: &str = "state IN ('formed', 'sending', 'accepted', 'unknown')";
 
+/// The condition of the index `attempts_looked`.
+const LOOKED: &str = "looks > 0 AND look_at IS NOT NULL";
+
+/// The first `$2` attempts by this order of which the condition is true, each as an [`AttemptRow`].
+fn open_attempts(dialect: Dialect, condition: &str, order: &str) -> String {
+    let columns = "id, sender, chunk_id, state, sending_at, ended_at, recipients, look_at, looks, looked_at, absent";
+    let open = format!(
+        "(SELECT {columns} FROM attempts WHERE {condition} AND sending_at IS NOT NULL ORDER BY {order} LIMIT $2 + 0) AS open"
+    );
+    dialect.packed(columns, &open)
+}
+
+/// In the order of their senders and ids.
+fn attempts_of(mut rows: Vec<AttemptRow>) -> Vec<OpenAttempt> {
+    rows.sort_unstable_by(|a, b| (&a.sender, a.id).cmp(&(&b.sender, b.id)));
+    let attempt = |row: AttemptRow| {
+        Some(OpenAttempt {
+            id: AttemptId(row.id),
+            sender: SenderId::parse(&row.sender).ok()?,
+            chunk: ChunkId(row.chunk_id),
+            accepted: row.state == "accepted",
+            sending_at: instant(row.sending_at),
+            ended_at: row.ended_at.map(instant),
+            recipients: row.recipients.cast_unsigned(),
+            look_at: row.look_at.map(instant),
+            looks: u32::try_from(row.looks).unwrap_or(u32::MAX),
+            before: row.looked_at.map(|at| (instant(at), rows_of(row.absent.as_deref().unwrap_or("[]")))),
+        })
+    };
+    rows.into_iter().filter_map(attempt).collect()
+}
+
 #[derive(serde::Deserialize)]
 struct AttemptRow {
     id: i64,
+    sender: String,
     chunk_id: i64,
     state: String,
     sending_at: i64,
@@ -107,39 +138,59 @@ impl Ledger {
         Ok(senders.iter().filter_map(|sender| SenderId::parse(sender).ok()).collect())
     }
 
-    /// Attempts of a sender whose texts are not all found, oldest first.
-    pub async fn open_attempts(&self, sender: &SenderId, at_most: u32) -> Result<Vec<OpenAttempt>> {
-        let operation = "read the attempts that are open";
-        let columns = "id, chunk_id, state, sending_at, ended_at, recipients, look_at, looks, looked_at, absent";
-        let Json(mut rows): Json<Vec<AttemptRow>> = read_conn!(self, operation, |conn, dialect| {
-            let open = format!(
-                "(SELECT {columns} FROM attempts WHERE {OPEN} AND state <> 'formed' AND sender = $1 AND sending_at IS NOT NULL
-                    ORDER BY id LIMIT $2 + 0) AS open"
-            );
-            sqlx::query_scalar(sql(dialect.packed(columns, &open)))
+    /// Attempts of a sender that no reading of the list has covered yet and that are no longer being made, oldest first.
+    pub async fn unread_attempts(&self, sender: &SenderId, at_most: u32) -> Result<Vec<OpenAttempt>> {
+        let operation = "read the attempts that are not read back";
+        let Json(rows): Json<Vec<AttemptRow>> = read_conn!(self, operation, |conn, dialect| {
+            let unread = format!("{OPEN} AND state <> 'formed' AND state <> 'sending' AND sender = $1 AND looks = 0");
+            sqlx::query_scalar(sql(open_attempts(dialect, &unread, "id")))
                 .bind(sender.as_str())
                 .bind(i64::from(at_most))
                 .fetch_one(&mut *conn)
                 .await
                 .during(operation)?
         });
-        rows.sort_unstable_by_key(|row| row.id);
-        Ok(rows
-            .into_iter()
-            .map(|row| OpenAttempt {
-                id: AttemptId(row.id),
-                sender: sender.clone(),
-                chunk: ChunkId(row.chunk_id),
-                accepted: row.state == "accepted",
-                sending: row.state == "sending",
-                sending_at: instant(row.sending_at),
-                ended_at: row.ended_at.map(instant),
-                recipients: row.recipients.cast_unsigned(),
-                look_at: row.look_at.map(instant),
-                looks: u32::try_from(row.looks).unwrap_or(u32::MAX),
-                before: row.looked_at.map(|at| (instant(at), rows_of(row.absent.as_deref().unwrap_or("[]")))),
-            })
-            .collect())
+        Ok(attempts_of(rows))
+    }
+
+    /// Attempts that a reading has covered without finding all of their texts and that are to be looked for again by now: of more
+    /// than so many those that have waited for the longest, sender by sender.
+    pub async fn due_attempts(&self, now: Timestamp, at_most: u32) -> Result<Vec<OpenAttempt>> {
+        let operation = "read the attempts that are to be looked for";
+        let Json(rows): Json<Vec<AttemptRow>> = read_conn!(self, operation, |conn, dialect| {
+            let due = format!("{LOOKED} AND look_at <= $1 AND (state = 'accepted' OR state = 'unknown')");
+            sqlx::query_scalar(sql(open_attempts(dialect, &due, "look_at")))
+                .bind(ms(now))
+                .bind(i64::from(at_most))
+                .fetch_one(&mut *conn)
+                .await
+                .during(operation)?
+        });
+        Ok(attempts_of(rows))
+    }
+
+    /// When the oldest call of a sender began that is still being made.
+    pub async fn sending_since(&self, sender: &SenderId) -> Result<Option<Timestamp>> {
+        let operation = "read since when a sender's calls are being made";
+        self.sent_at(sender, operation, "min(CASE WHEN state = 'sending' THEN sending_at END)").await
+    }
+
+    /// When the last call of a sender began that the gateway took and whose texts are not all found yet.
+    pub async fn last_accepted(&self, sender: &SenderId) -> Result<Option<Timestamp>> {
+        let operation = "read a sender's last call that is to be found";
+        self.sent_at(sender, operation, "max(CASE WHEN state = 'accepted' THEN sending_at END)").await
+    }
+
+    /// One time of the open attempts of a sender.
+    async fn sent_at(&self, sender: &SenderId, operation: &'static str, which: &str) -> Result<Option<Timestamp>> {
+        let at: Option<i64> = read_conn!(self, operation, |conn, dialect| {
+            sqlx::query_scalar(sql(format!("SELECT {which} FROM attempts WHERE {OPEN} AND sender = $1")))
+                .bind(sender.as_str())
+                .fetch_one(&mut *conn)
+                .await
+                .during(operation)?
+        });
+        Ok(at.map(instant))
     }
 
     /// Which rows of an attempt have no `sms_id`, sorted. Empty: its texts are all found.

@@ -223,7 +223,7 @@ fn open_row(row: i64, attempt: i64, number: i64, text: Arc<str>, since: i64, ske
 impl Ledger {
     /// Applies texts that a window lists: known ones get their status, unknown ones are matched with open rows, the rest is
     /// unexplained. Each is true by itself: they may be a part of the window, and of one that moves while it is read. `skew` is
-    /// the gateway's clock minus the ledger's, `now` when the reading began: by that a row knows its own.
+    /// the gateway's clock minus the ledger's.
     pub async fn apply_listing(
         &self,
         sender: &SenderId,

@@ -150,7 +150,10 @@ async fn way(ledger: &Ledger, analyze: impl AsyncFnOnce()) {
         ledger.finish_chunk(chunk, &owner, at(second)).await.unwrap();
         ledger.more_to_send().await.unwrap();
         assert_eq!(ledger.open_senders().await.unwrap(), std::slice::from_ref(&sender));
-        let open = ledger.open_attempts(&sender, 2_000).await.unwrap();
+        let open = ledger.unread_attempts(&sender, 2_000).await.unwrap();
+        ledger.due_attempts(at(second), 2_000).await.unwrap();
+        ledger.sending_since(&sender).await.unwrap();
+        ledger.last_accepted(&sender).await.unwrap();
         ledger.cursor(&sender).await.unwrap();
         // All but the last are listed, of which the last is pending.
         let listed: Vec<ListedText> = (nth * ROWS..(nth + 1) * ROWS - 1)
@@ -168,8 +171,15 @@ async fn way(ledger: &Ledger, analyze: impl AsyncFnOnce()) {
             ledger.apply_listing(&sender, &listed.iter().collect(), SignedDuration::ZERO, at(second)).await.unwrap();
         assert_eq!((applied.found, applied.pending), (299, 1));
         let window = Window { since: at(second).as_second(), until: at(second).as_second() };
-        let noted =
-            NotedReading { sender: &sender, row: None, window, skew: SignedDuration::ZERO, listed: 299, found: 299 };
+        let noted = NotedReading {
+            sender: &sender,
+            row: None,
+            window,
+            skew: SignedDuration::ZERO,
+            began: at(second),
+            listed: Some(299),
+            found: 299,
+        };
         ledger.note_reading(&noted, at(second)).await.unwrap();
         ledger
             .keep_window(&sender, &PendingWindow { id: -1, window, listed: 299, looks: 1 }, at(second))

@@ -1,6 +1,6 @@
 //! The second look: attempts whose texts a sweep did not find, whether their answer was lost or said that all was well.
 
-use crate::{Reconciler, RoundError, SLOWEST_LAG, odd::Odd, reading::Purpose, sweeps::ATTEMPTS_A_ROUND};
+use crate::{Reconciler, RoundError, SLOWEST_LAG, odd::Odd, reading::Purpose};
 use campaign::{
     Msisdn, RowId, SenderId,
     resolve::{self, Decision, Evidence, Policy},
@@ -9,35 +9,26 @@ use campaign::{
 use jiff::{SignedDuration, Timestamp};
 use ledger::OpenAttempt;
 
-/// Attempts of one sender that are looked at together.
+/// Attempts that are due in one round at most, and those of one sender that are looked at together.
+const ATTEMPTS_A_ROUND: u32 = 2_000;
 const ATTEMPTS_A_LOOK: usize = 50;
 
 impl Reconciler {
     /// Looks again for what was not found, and decides where two looks agree.
     pub(crate) async fn audit(&self) -> Result<(), RoundError> {
-        let now = self.ledger.now();
+        let due = self.ledger.due_attempts(self.ledger.now(), ATTEMPTS_A_ROUND).await?;
         let mut odd = Odd::default();
-        for sender in self.ledger.open_senders().await? {
-            let open = self.ledger.open_attempts(&sender, ATTEMPTS_A_ROUND).await?;
-            let due: Vec<&OpenAttempt> = open
-                .iter()
-                .filter(|attempt| !attempt.sending && attempt.looks > 0 && attempt.look_at.is_some_and(|at| at <= now))
-                .take(ATTEMPTS_A_LOOK)
-                .collect();
-            if !due.is_empty() {
-                odd.set_aside(self.look(&due, &open).await)?;
-            }
+        for of_sender in due.chunk_by(|a, b| a.sender == b.sender) {
+            odd.set_aside(self.look(&of_sender[..of_sender.len().min(ATTEMPTS_A_LOOK)]).await)?;
         }
         odd.told()
     }
 
-    async fn look(&self, due: &[&OpenAttempt], of_sender: &[OpenAttempt]) -> Result<(), RoundError> {
+    async fn look(&self, due: &[OpenAttempt]) -> Result<(), RoundError> {
         let sender = &due[0].sender;
-        let sending_since = of_sender.iter().filter(|a| a.sending).map(|a| a.sending_at).min();
         let began = self.ledger.now();
         let settle = self.settle().await?;
-        let swept_to = self.read_tail(sender, sending_since).await?;
-        if !self.look_for(sender, due, began, settle).await? {
+        if !(self.read_tail(sender).await? && self.look_for(sender, due, began, settle).await?) {
             // The list moved. It may go on moving, and looking comes before sending in the call budget: not at once again.
             let now = self.ledger.now();
             for attempt in due {
@@ -49,7 +40,9 @@ impl Reconciler {
         let ids: Vec<_> = due.iter().map(|attempt| attempt.id).collect();
         let settled = self.ledger.settle_found(&ids, self.ledger.now()).await?;
         let skew = self.skew().await?;
+        let swept_to = self.ledger.cursor(sender).await?.map(|(swept_to, _)| swept_to);
         let more_to_come = self.ledger.more_to_send().await?;
+        let last_accepted = self.ledger.last_accepted(sender).await?;
         for attempt in due {
             if settled.contains(&attempt.id) {
                 // It was absent at the last look, and this one was due soon after: a reconciler that was away is no lag.
@@ -62,25 +55,23 @@ impl Reconciler {
             let read_far_enough = swept_to.is_some_and(|swept_to| {
                 swept_to >= Self::gateway_second(self.ended(attempt) + settle, skew) - sweep::CLOSED_AFTER - 1
             });
-            let later = of_sender.iter().any(|a| a.accepted && a.sending_at > self.ended(attempt));
+            let later = last_accepted.is_some_and(|at| at > self.ended(attempt));
             self.decide(attempt, began, settle, read_far_enough, more_to_come || later).await?;
         }
         Ok(())
     }
 
-    /// Reads the list from where the last sweep ended up to now, so that late texts are seen.
-    async fn read_tail(&self, sender: &SenderId, sending_since: Option<Timestamp>) -> Result<Option<i64>, RoundError> {
+    /// Reads the list from where the last sweep ended up to now, so that late texts are seen. Answers false when the reading does
+    /// not count.
+    async fn read_tail(&self, sender: &SenderId) -> Result<bool, RoundError> {
         let skew = self.skew().await?;
-        let Some((swept_to, first_look)) = self.ledger.cursor(sender).await? else { return Ok(None) };
+        let Some((swept_to, first_look)) = self.ledger.cursor(sender).await? else { return Ok(true) };
         let mut until = Self::gateway_second(self.ledger.now(), skew) - sweep::CLOSED_AFTER;
-        if let Some(sending) = sending_since {
+        if let Some(sending) = self.ledger.sending_since(sender).await? {
             until = until.min(Self::gateway_second(sending, skew) - sweep::SKEW_MARGIN - 1);
         }
-        if until <= swept_to {
-            return Ok(Some(swept_to));
-        }
-        let swept = self.sweep_window(sender, Window { since: swept_to + 1, until }, first_look).await?;
-        Ok(Some(if swept { until } else { swept_to }))
+        let window = Window { since: swept_to + 1, until };
+        Ok(until <= swept_to || self.sweep_window(sender, window, first_look).await?)
     }
 
     /// Reads the windows of attempts again, or asks for each absent number where that costs fewer calls. Answers false when
@@ -88,7 +79,7 @@ impl Reconciler {
     async fn look_for(
         &self,
         sender: &SenderId,
-        due: &[&OpenAttempt],
+        due: &[OpenAttempt],
         began: Timestamp,
         settle: SignedDuration,
     ) -> Result<bool, RoundError> {

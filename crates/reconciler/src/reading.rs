@@ -1,12 +1,12 @@
-//! Reading a window of the list, and applying it part by part as it comes: the gateway and the ledger need not wait for each
-//! other, and a few thousand texts are held however many there are.
+//! Reading a window of the list, and applying it part by part while it is read: neither the gateway nor the ledger waits for the
+//! other to be through with it, and of a large window a few thousand texts are held at a time.
 //!
 //! What is listed was sent, even where the list moves while it is read. What is *not* listed says something only once all of
-//! a window was read: a part of it decides nothing about absence, and moves no cursor.
+//! a window was read: a reading that is not complete decides nothing about absence, and moves no cursor.
 
 use crate::{Reconciler, RoundError};
 use campaign::{Msisdn, OwnerId, RowId, SenderId, SmsId, budget::CallClass, sweep::Window};
-use futures::{StreamExt, TryStreamExt};
+use futures::{StreamExt, stream::FuturesOrdered};
 use gateway::{ListQuery, wire};
 use jiff::{SignedDuration, Timestamp};
 use ledger::{Applied, Delivery, Listing, NotedReading};
@@ -72,18 +72,21 @@ impl Reconciler {
             sent_until: Timestamp::from_second(window.until).ok(),
             page: 1,
         };
-        let began = self.ledger.now();
+        let (skew, began) = (self.skew().await?, self.ledger.now());
         let (parts, coming) = mpsc::channel(1);
         // Each ends by itself when the other fails: what was read is applied although the gateway is away by now.
         let (read, applied) = futures::join!(
             self.read_pages(purpose, sender, query, parts),
-            self.apply_parts(purpose, sender, began, coming)
+            self.apply_parts(purpose, sender, skew, coming)
         );
-        let ((applied, pending), Some(listed)) = (applied?, read?) else { return Ok(None) };
-        let skew = self.skew().await?;
-        let noted = NotedReading { sender, row, window, skew, listed, found: applied.found };
-        self.ledger.note_reading(&noted, began).await?;
-        Ok(Some(Reading { listed, pending, applied }))
+        let (applied, pending) = applied?;
+        let listed = read.as_ref().ok().copied().flatten();
+        if listed.is_some() || applied.found > 0 {
+            let found = applied.found;
+            let noted = NotedReading { sender, row, window, skew, began, listed, found };
+            self.ledger.note_reading(&noted, self.ledger.now()).await?;
+        }
+        Ok(read?.map(|listed| Reading { listed, pending, applied }))
     }
 
     /// Reads the pages of a window and hands on its texts of type 1, a full part at once, the rest once the reading is known to
@@ -102,19 +105,30 @@ impl Reconciler {
         let (total, last_page) = (first.total, first.last_page);
         let mut read = Read::default();
         // The list is newest first: from its end on, ids come in the order in which an index grows at its end.
-        let mut pages = futures::stream::iter((2..=last_page).rev())
-            .map(|page| {
-                let query = ListQuery { page, ..query.clone() };
-                async move { self.gateway.list(purpose.class(), &query).await }
-            })
-            .buffer_unordered(PAGES_AT_A_TIME);
+        let mut numbers = (2..=last_page).rev();
+        let mut pages = FuturesOrdered::new();
         let mut still = true;
-        while let Some(next) = pages.try_next().await? {
-            still &= next.total == total;
-            read.take(next.rows);
-            if read.part.len() >= purpose.part_len() && parts.send(read.part_in_order()).await.is_err() {
-                // It could not be applied, and that is what is told.
-                return Ok(None);
+        loop {
+            let is_full = read.part.len() >= purpose.part_len();
+            while !is_full && pages.len() < PAGES_AT_A_TIME {
+                let Some(page) = numbers.next() else { break };
+                let query = ListQuery { page, ..query.clone() };
+                pages.push_back(async move { self.gateway.list(purpose.class(), &query).await });
+            }
+            tokio::select! {
+                biased;
+                place = parts.reserve(), if is_full => match place {
+                    Ok(place) => place.send(read.part_in_order()),
+                    // It could not be applied, and that is what is told.
+                    Err(_) => return Ok(None),
+                },
+                // While a part waits for its place, too: a call that is left alone would run out of its time.
+                Some(next) = pages.next() => {
+                    let next = next?;
+                    still &= next.total == total;
+                    read.take(next.rows);
+                }
+                else => break,
             }
         }
         read.take(first.rows);
@@ -147,17 +161,25 @@ impl Reconciler {
         &self,
         purpose: Purpose,
         sender: &SenderId,
-        began: Timestamp,
+        skew: SignedDuration,
         mut parts: mpsc::Receiver<Listing>,
     ) -> Result<(Applied, Vec<SmsId>), RoundError> {
         let (mut applied, mut pending) = (Applied::default(), Vec::new());
         while let Some(part) = parts.recv().await {
-            let skew = self.skew().await?;
-            applied += match purpose {
-                Purpose::Sweep => self.ledger.apply_listing(sender, &part, skew, began).await?,
-                Purpose::Look => self.ledger.apply_look(sender, &part, skew, began).await?,
-                Purpose::ReadBack(owner) => self.ledger.apply_restored(sender, &part, skew, owner, began).await?,
+            let now = self.ledger.now();
+            let of_part = match purpose {
+                Purpose::Sweep => self.ledger.apply_listing(sender, &part, skew, now).await?,
+                Purpose::Look => self.ledger.apply_look(sender, &part, skew, now).await?,
+                Purpose::ReadBack(owner) => self.ledger.apply_restored(sender, &part, skew, owner, now).await?,
             };
+            if of_part.unexplained > 0 {
+                tracing::error!(
+                    sender = %sender,
+                    texts.unexplained = of_part.unexplained,
+                    "the list shows texts from our sender that nothing here explains: who else sends from it?"
+                );
+            }
+            applied += of_part;
             pending.extend(part.pending());
         }
         Ok((applied, pending))

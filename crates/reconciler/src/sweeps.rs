@@ -22,13 +22,8 @@ const SAMPLED_FROM: u64 = 1_000;
 /// A list that moved is left alone for a moment: reading it costs calls.
 const AFTER_A_MOVE: Duration = Duration::from_secs(2);
 
-/// Open attempts of a sender that are looked at in one round.
-pub(crate) const ATTEMPTS_A_ROUND: u32 = 2_000;
-
-/// Whether no window has covered an attempt yet that is no longer being made.
-fn is_unread(attempt: &OpenAttempt) -> bool {
-    !attempt.sending && attempt.looks == 0
-}
+/// Attempts of a sender that are looked at in one round.
+const ATTEMPTS_A_ROUND: u32 = 2_000;
 
 impl Reconciler {
     /// Reads the next window of each sender, where it is time. Answers whether there was one: another may be due at once.
@@ -42,30 +37,31 @@ impl Reconciler {
 
     /// Reads the next window of a sender, if one is due. Answers whether it counts.
     async fn sweep_sender(&self, sender: &SenderId) -> Result<bool, RoundError> {
-        let attempts = self.ledger.open_attempts(sender, ATTEMPTS_A_ROUND).await?;
-        if !attempts.iter().any(is_unread) {
+        // Read first: a call that ends meanwhile is still taken for one that is being made.
+        let sending_since = self.ledger.sending_since(sender).await?;
+        let attempts = self.ledger.unread_attempts(sender, ATTEMPTS_A_ROUND).await?;
+        if attempts.is_empty() {
             return Ok(false);
         }
         let cursor = self.ledger.cursor(sender).await?;
-        self.pass_read(&attempts, cursor).await?;
         let skew = self.skew().await?;
         let second = |at| Self::gateway_second(at, skew);
-        let ended = |attempt: &OpenAttempt| self.ended_second(attempt, skew);
+        let ended = |attempt: &OpenAttempt| second(self.ended(attempt)) + sweep::DATE_CUT;
         let (swept_to, first_look) = cursor.unwrap_or((i64::MIN, self.settings.first_look));
-        let unread: Vec<&OpenAttempt> = attempts.iter().filter(|a| is_unread(a) && ended(a) > swept_to).collect();
+        // A look for something else reads up to now: what it passed needs no window of its own.
+        let (passed, unread): (Vec<_>, Vec<_>) = attempts.into_iter().partition(|attempt| ended(attempt) <= swept_to);
+        self.pass(&passed, first_look).await?;
         let mut recipients = 0;
         let enough = unread.iter().find(|attempt| {
             recipients += attempt.recipients;
             recipients > RECIPIENTS_A_WINDOW
         });
-        // What is behind the last that was looked at may still be being sent.
-        let enough = enough.copied().or_else(|| attempts.get(ATTEMPTS_A_ROUND as usize - 1));
         let state = Unread {
             now: second(self.ledger.now()),
             swept_to: cursor.map(|(swept_to, _)| swept_to),
             oldest_sent: unread.iter().map(|a| second(a.sending_at)).min().unwrap_or(i64::MAX),
-            oldest_ended: unread.iter().map(|a| ended(a)).min().unwrap_or(i64::MAX),
-            sending_since: attempts.iter().filter(|a| a.sending).map(|a| second(a.sending_at)).min(),
+            oldest_ended: unread.iter().map(ended).min().unwrap_or(i64::MAX),
+            sending_since: sending_since.map(second),
             more_to_come: self.ledger.more_to_send().await?,
             recipients,
             enough_at: enough.map(|attempt| second(attempt.sending_at)),
@@ -81,8 +77,7 @@ impl Reconciler {
         if !self.sweep_window(sender, window, first_look).await? {
             return Ok(false);
         }
-        let passed: Vec<OpenAttempt> =
-            unread.into_iter().filter(|attempt| ended(attempt) <= window.until).cloned().collect();
+        let passed: Vec<OpenAttempt> = unread.into_iter().filter(|attempt| ended(attempt) <= window.until).collect();
         self.pass(&passed, first_look).await?;
         Ok(true)
     }
@@ -95,20 +90,6 @@ impl Reconciler {
         }
         let (_, more) = self.sample(sender, window, pages / 2).await?;
         Ok(sweep::is_mostly_final(pending + more))
-    }
-
-    /// Passes attempts that the list was read past before: a look for something else reads up to now, and they need no window of
-    /// their own.
-    async fn pass_read(
-        &self,
-        attempts: &[OpenAttempt],
-        cursor: Option<(i64, SignedDuration)>,
-    ) -> Result<(), RoundError> {
-        let Some((swept_to, first_look)) = cursor else { return Ok(()) };
-        let skew = self.skew().await?;
-        let is_passed = |attempt: &&OpenAttempt| is_unread(attempt) && self.ended_second(attempt, skew) <= swept_to;
-        let passed: Vec<OpenAttempt> = attempts.iter().filter(is_passed).cloned().collect();
-        self.pass(&passed, first_look).await
     }
 
     /// Ends attempts that the list was read past and whose texts are all found; has the others looked for again.
@@ -131,11 +112,6 @@ impl Reconciler {
         attempt.ended_at.unwrap_or(attempt.sending_at + self.settings.send_limit)
     }
 
-    /// The second of the gateway's clock by which an attempt had ended.
-    fn ended_second(&self, attempt: &OpenAttempt, skew: SignedDuration) -> i64 {
-        Self::gateway_second(self.ended(attempt), skew) + sweep::DATE_CUT
-    }
-
     /// Reads a window that follows the last one, follows what is pending in it, and moves the cursor. Answers false when the
     /// reading does not count.
     pub(crate) async fn sweep_window(
@@ -149,13 +125,6 @@ impl Reconciler {
             return Ok(false);
         };
         let Reading { listed, applied, .. } = reading;
-        if applied.unexplained > 0 {
-            tracing::error!(
-                sender = %sender,
-                texts.unexplained = applied.unexplained,
-                "the list shows texts from our sender that nothing here explains: who else sends from it?"
-            );
-        }
         let pending = applied.pending;
         tracing::debug!(sender = %sender, list.rows = listed, list.pending = pending, rows.found = applied.found, "read a window");
         let learned = match listed {

@@ -97,9 +97,9 @@ pub(super) fn sentences(story: &Story) -> Vec<(Timestamp, String)> {
         told.extend(call(attempt));
     }
     for reading in &story.readings {
-        told.push((reading.read_at, look(story, reading)));
+        told.push((reading.began_at, look(story, reading)));
     }
-    let asked_for = row.checked_at.filter(|checked| !story.readings.iter().any(|reading| reading.read_at == *checked));
+    let asked_for = row.checked_at.filter(|checked| !story.readings.iter().any(|reading| is_within(*checked, reading)));
     if let (Some(checked), Some(status)) = (asked_for, &row.gateway_status) {
         told.push((checked, format!("The gateway said of it: {}.", status_in_words(status))));
     }
@@ -160,20 +160,25 @@ fn look(story: &Story, reading: &StoryReading) -> String {
     let clock = |instant: Timestamp| instant.strftime("%H:%M:%S").to_string();
     let what = if reading.only_this_number { "texts to this number" } else { "texts" };
     let saw = match (story.found_at, story.row.gateway_sms_id) {
-        (Some(found), Some(id)) if reading.read_at == found => format!("this one is among them, as {id}"),
-        (Some(found), _) if reading.read_at > found => match story.row.final_at {
-            Some(end) if end == reading.read_at => "this one has its final status".to_owned(),
+        (Some(found), Some(id)) if is_within(found, reading) => format!("this one is among them, as {id}"),
+        (Some(found), _) if reading.began_at > found => match story.row.final_at {
+            Some(end) if is_within(end, reading) => "this one has its final status".to_owned(),
             _ => "this one is still pending".to_owned(),
         },
         _ if story.row.id_source.as_deref() == Some("response") => "its status was looked for".to_owned(),
         _ => "this one is not among them".to_owned(),
     };
-    format!(
-        "The gateway's list from {} to {} of its clock was read: {} {what}; {saw}.",
-        clock(reading.since),
-        clock(reading.until),
-        output::count(reading.listed.unsigned_abs())
-    )
+    let listed = match reading.listed {
+        Some(listed) => format!("read: {} {what}", output::count(listed.unsigned_abs())),
+        None => "read, though not completely".to_owned(),
+    };
+    let (since, until) = (clock(reading.since), clock(reading.until));
+    format!("The gateway's list from {since} to {until} of its clock was {listed}; {saw}.")
+}
+
+/// What a reading showed was written down between its beginning and its end.
+fn is_within(at: Timestamp, reading: &StoryReading) -> bool {
+    (reading.began_at..=reading.read_at).contains(&at)
 }
 
 fn at(instant: Timestamp) -> String {

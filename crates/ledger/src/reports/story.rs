@@ -59,7 +59,9 @@ pub struct StoryAttempt {
 /// One reading of the gateway's list that looked where a row's text must stand.
 #[derive(Clone, Debug, Serialize)]
 pub struct StoryReading {
-    /// When.
+    /// When it began.
+    pub began_at: Timestamp,
+    /// When all that it showed was applied.
     pub read_at: Timestamp,
     /// From when, on the gateway's clock.
     pub since: Timestamp,
@@ -67,8 +69,8 @@ pub struct StoryReading {
     pub until: Timestamp,
     /// Only texts to the row's own number were asked for.
     pub only_this_number: bool,
-    /// How many texts it showed.
-    pub listed: i64,
+    /// How many texts it showed; `None` of one that is not complete: it is told only if it showed this text first.
+    pub listed: Option<i64>,
 }
 
 /// One line of the ledger's append-only record.
@@ -190,18 +192,19 @@ impl Ledger {
         attempts: &[StoryAttempt],
         found_at: Option<i64>,
     ) -> Result<Vec<StoryReading>> {
-        type Found = (i64, i64, i64, Option<i64>, i64);
+        type Found = (i64, i64, i64, i64, i64, Option<i64>, Option<i64>);
         let operation = "read which readings of the list looked for a row";
         let until = row.final_at.map_or(i64::MAX, ms).max(found_at.unwrap_or(i64::MIN));
         let mut readings: BTreeMap<i64, StoryReading> = BTreeMap::new();
         for attempt in attempts.iter().filter(|attempt| attempt.state != "released") {
             let Some(sending_at) = attempt.sending_at else { continue };
-            let found: Vec<(i64, Found)> = read_conn!(self, operation, |conn, dialect| {
-                let found: Vec<(i64, i64, i64, i64, Option<i64>, i64)> = sqlx::query_as(
-                    "SELECT id, read_at, since, until, row_id, listed FROM readings
-                     WHERE sender = $1 AND until >= ($2 - 600000) / 1000 AND read_at BETWEEN $2 AND $4
+            let found: Vec<Found> = read_conn!(self, operation, |conn, dialect| {
+                sqlx::query_as(
+                    "SELECT id, began_at, read_at, since, until, row_id, listed FROM readings
+                     WHERE sender = $1 AND until >= ($2 - 600000) / 1000 AND began_at BETWEEN $2 AND $4
                        AND (row_id IS NULL OR row_id = $5)
-                       AND (read_at = $6 OR until * 1000 + 2000 >= $2 + skew_ms AND since * 1000 - 1000 <= $3 + skew_ms)
+                       AND ($6 BETWEEN began_at AND read_at OR listed IS NOT NULL
+                          AND until * 1000 + 2000 >= $2 + skew_ms AND since * 1000 - 1000 <= $3 + skew_ms)
                      ORDER BY id LIMIT 50",
                 )
                 .bind(row.sender.as_deref())
@@ -212,12 +215,12 @@ impl Ledger {
                 .bind(found_at)
                 .fetch_all(&mut *conn)
                 .await
-                .during(operation)?;
-                found.into_iter().map(|(id, read, since, until, row, n)| (id, (read, since, until, row, n))).collect()
+                .during(operation)?
             });
-            for (id, (read_at, since, until, row_id, listed)) in found {
+            for (id, began_at, read_at, since, until, row_id, listed) in found {
                 let second = |second| Timestamp::from_second(second).unwrap_or_default();
                 let reading = StoryReading {
+                    began_at: instant(began_at),
                     read_at: instant(read_at),
                     since: second(since),
                     until: second(until),

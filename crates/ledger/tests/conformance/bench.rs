@@ -430,11 +430,12 @@ pub(crate) async fn decide(ledger: &Ledger, of: CampaignId, row: RowId, verdict:
     matches!(&decided[..], [(_, Decided::Done)])
 }
 
-/// The open attempts of all senders.
+/// The attempts of all senders that are no longer being made and whose texts are not all found.
 pub(crate) async fn open_attempts(ledger: &Ledger) -> Vec<OpenAttempt> {
-    let mut open = Vec::new();
+    let mut open = ledger.due_attempts(at(1_000_000_000), 1_000).await.unwrap();
     for sender in ledger.open_senders().await.unwrap() {
-        open.extend(ledger.open_attempts(&sender, 1_000).await.unwrap());
+        open.extend(ledger.unread_attempts(&sender, 1_000).await.unwrap());
     }
+    open.sort_by_key(|attempt| attempt.id);
     open
 }

@@ -177,24 +177,27 @@ async fn a_campaigns_log_tells_its_story_in_order(bench: &Bench) {
 async fn a_rows_story_has_its_calls_readings_and_decisions(bench: &Bench) {
     let (one, attempt) = bench.lost("one", &[1, 2], 100).await;
     let shop = sender(crate::SHOP);
-    let reading = |since: i64, until: i64, row: Option<RowId>| NotedReading {
+    let reading = |read: i64, since: i64, until: i64, row: Option<RowId>| NotedReading {
         sender: &shop,
         row,
         window: Window { since: at(since).as_second(), until: at(until).as_second() },
         skew: SignedDuration::ZERO,
-        listed: 3,
+        began: at(read),
+        listed: Some(3),
         found: 0,
     };
     // Before its call, around it, around it for another row alone, for itself alone, and later than it.
-    for (read, reading) in [
-        (110, reading(50, 90, None)),
-        (111, reading(91, 108, None)),
-        (112, reading(91, 108, Some(one.row(1)))),
-        (113, reading(91, 108, Some(one.row(0)))),
-        (130, reading(110, 125, None)),
+    for reading in [
+        reading(110, 50, 90, None),
+        reading(111, 91, 108, None),
+        reading(112, 91, 108, Some(one.row(1))),
+        reading(113, 91, 108, Some(one.row(0))),
+        reading(130, 110, 125, None),
     ] {
-        bench.ledger.note_reading(&reading, at(read)).await.unwrap();
+        bench.ledger.note_reading(&reading, reading.began).await.unwrap();
     }
+    let broken_off = NotedReading { listed: None, found: 1, ..reading(115, 91, 108, None) };
+    bench.ledger.note_reading(&broken_off, at(117)).await.unwrap();
     bench.hold(&attempt, &[one.row(0), one.row(1)], 140).await;
     bench.ledger.decide_all(one.id, &[one.row(0)], Verdict::AssumeSent, ANN, at(150)).await.unwrap();
     let story = bench.ledger.story("one", 2).await.unwrap().unwrap();
@@ -209,6 +212,12 @@ async fn a_rows_story_has_its_calls_readings_and_decisions(bench: &Bench) {
     bench.apply(&[listed(7, 2, "hello", 101, SENT)], 160).await;
     let beside = bench.ledger.story("one", 3).await.unwrap().unwrap();
     assert_eq!((beside.found_at, beside.row.gateway_sms_id), (Some(at(160)), Some(7)));
+    // It was found by a reading that was not complete, and that began before and ended after it was written down.
+    let broken_off = NotedReading { listed: None, found: 1, ..reading(158, 91, 108, None) };
+    bench.ledger.note_reading(&broken_off, at(163)).await.unwrap();
+    let beside = bench.ledger.story("one", 3).await.unwrap().unwrap();
+    let last = beside.readings.last().unwrap();
+    assert_eq!((last.began_at, last.read_at, last.listed), (at(158), at(163), None));
 }
 
 async fn five_thousand_rows_are_decided_quickly(bench: &Bench) {

@@ -5,7 +5,7 @@ use crate::{
     bench::{accepted, listed, msisdn, sender},
     on_both,
 };
-use campaign::{Outcome, SmsId, sweep::Window};
+use campaign::{AttemptId, Outcome, SenderId, SmsId, sweep::Window};
 use jiff::SignedDuration;
 use ledger::{Applied, Delivery, PendingWindow, Verdict};
 
@@ -19,7 +19,7 @@ on_both! {
     pending_rows_that_a_look_found_are_asked_for_at_once
     a_pending_text_that_may_have_vanished_from_the_list_is_asked_for
     an_attempt_is_settled_once_all_of_its_rows_are_found
-    many_open_attempts_of_one_sender_hide_none_of_another
+    many_open_attempts_hide_none_of_another_kind_or_sender
     a_look_is_remembered_once
     absent_rows_are_held
     absent_rows_are_resent_once_and_then_held
@@ -34,23 +34,42 @@ const SENT: Option<Delivery> = Some(Delivery::Sent);
 const FAILED: Option<Delivery> = Some(Delivery::Failed);
 const PENDING: Option<Delivery> = Some(Delivery::Pending);
 
-async fn many_open_attempts_of_one_sender_hide_none_of_another(bench: &Bench) {
+async fn many_open_attempts_hide_none_of_another_kind_or_sender(bench: &Bench) {
+    let [shop, tailor] = [SHOP, "TAILOR"].map(sender);
     assert_eq!(bench.ledger.open_senders().await.unwrap(), []);
-    for (name, number, from) in [("one", 1, SHOP), ("two", 2, SHOP), ("three", 3, "TAILOR")] {
-        let of = bench.campaign_with(name, "hello", &[number], |row| row.sender = Some(sender(from))).await;
-        let batch = bench.sending(of.chunk(), 1).await;
-        bench.record(&batch, &accepted(), 2).await;
+    let mut ids = Vec::new();
+    for (number, from, second) in [(1, &shop, 1), (2, &shop, 3), (3, &tailor, 5), (4, &shop, 7)] {
+        let of = bench
+            .campaign_with(&format!("of {number}"), "hello", &[number], |row| row.sender = Some(from.clone()))
+            .await;
+        let batch = bench.sending(of.chunk(), second).await;
+        assert_eq!(bench.ledger.sending_since(from).await.unwrap(), Some(at(second)));
+        bench.record(&batch, &accepted(), second + 1).await;
+        assert_eq!(bench.ledger.sending_since(from).await.unwrap(), None);
+        ids.extend(
+            bench.open().await.into_iter().map(|open| open.id).filter(|id| !ids.contains(id)).collect::<Vec<_>>(),
+        );
     }
-    assert_eq!(bench.ledger.open_senders().await.unwrap(), [SHOP, "TAILOR"].map(sender));
-    for from in [SHOP, "TAILOR"].map(sender) {
-        let [oldest] = &bench.ledger.open_attempts(&from, 1).await.unwrap()[..] else { panic!("{from} has none") };
-        assert_eq!(oldest.sender, from);
+    let last = [bench.ledger.last_accepted(&shop).await.unwrap(), bench.ledger.last_accepted(&tailor).await.unwrap()];
+    assert_eq!(last, [Some(at(7)), Some(at(5))]);
+    assert_eq!(bench.ledger.open_senders().await.unwrap(), [shop.clone(), tailor.clone()]);
+    let unread = async |of: &SenderId, at_most| -> Vec<AttemptId> {
+        bench.ledger.unread_attempts(of, at_most).await.unwrap().iter().map(|attempt| attempt.id).collect()
+    };
+    assert_eq!((unread(&shop, 2).await, unread(&tailor, 2).await), (vec![ids[0], ids[1]], vec![ids[2]]));
+    // What was covered by a reading is no longer unread, and is due when its time has come: what waited for longer goes first.
+    for (attempt, second) in bench.open().await.iter().zip([40, 30, 20]) {
+        bench.ledger.look_again(attempt, at(second), None).await.unwrap();
     }
-    bench.apply(&[listed(1, 1, "hello", 2, SENT), listed(2, 2, "hello", 2, SENT)], 20).await;
-    let of_the_shop: Vec<_> =
-        bench.ledger.open_attempts(&sender(SHOP), 10).await.unwrap().iter().map(|attempt| attempt.id).collect();
-    assert_eq!(bench.ledger.settle_found(&of_the_shop, at(21)).await.unwrap(), of_the_shop);
-    assert_eq!(bench.ledger.open_senders().await.unwrap(), [sender("TAILOR")]);
+    assert_eq!((unread(&shop, 2).await, unread(&tailor, 2).await), (vec![ids[3]], vec![]));
+    let due = async |second, at_most| -> Vec<AttemptId> {
+        bench.ledger.due_attempts(at(second), at_most).await.unwrap().iter().map(|attempt| attempt.id).collect()
+    };
+    assert_eq!((due(19, 9).await, due(30, 9).await), (vec![], vec![ids[1], ids[2]]));
+    assert_eq!((due(40, 2).await, due(40, 9).await), (vec![ids[1], ids[2]], vec![ids[0], ids[1], ids[2]]));
+    bench.apply(&[1, 2, 4].map(|number| listed(number.try_into().unwrap(), number, "hello", 8, SENT)), 50).await;
+    bench.ledger.settle_found(&ids, at(51)).await.unwrap();
+    assert_eq!(bench.ledger.open_senders().await.unwrap(), [tailor]);
 }
 
 async fn the_list_gives_ids_and_statuses(bench: &Bench) {

@@ -199,7 +199,7 @@ async fn a_begun_batch_of_a_silent_worker_is_unknown_without_an_end(bench: &Benc
     bench.sending_as(&other, one.chunk(), 1).await;
     assert_eq!(bench.sweep_owners(62).await, 1);
     let open = bench.open().await.remove(0);
-    assert_eq!((bench.states(&one).await, open.ended_at, open.sending), ("unknown".into(), None, false));
+    assert_eq!((bench.states(&one).await, open.ended_at), ("unknown".into(), None));
     assert_eq!(bench.sweep_owners(200).await, 0);
     other.end(at(300)).await.unwrap();
     bench.sweep_owners(301).await;

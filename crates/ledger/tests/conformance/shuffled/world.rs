@@ -203,7 +203,7 @@ impl World {
                 format!("{settled:?}")
             }
             Call::Hold(n) | Call::Resend(n) => {
-                let open: Vec<_> = self.open(&ledger).await.into_iter().filter(|attempt| !attempt.sending).collect();
+                let open: Vec<_> = self.open(&ledger).await;
                 let Some(attempt) = of(&open, *n) else { return String::new() };
                 let absent = ledger.absent_rows(attempt).await.unwrap();
                 if matches!(call, Call::Hold(_)) || attempt.accepted {
@@ -351,8 +351,15 @@ impl World {
     async fn window(&self, ledger: &Ledger, n: usize) -> String {
         let (shop, now) = (sender(SHOP), at(self.now));
         let window = Window { since: now.as_second() - 9, until: now.as_second() - 2 };
-        let reading =
-            NotedReading { sender: &shop, row: None, window, skew: SignedDuration::from_secs(1), listed: 3, found: 1 };
+        let reading = NotedReading {
+            sender: &shop,
+            row: None,
+            window,
+            skew: SignedDuration::from_secs(1),
+            began: now,
+            listed: Some(3),
+            found: 1,
+        };
         ledger.note_reading(&reading, now).await.unwrap();
         let mut due = ledger.due_windows(now).await.unwrap();
         due.sort_unstable_by_key(|(_, window)| window.id);
