@@ -187,9 +187,10 @@ CREATE TABLE attempts (
     absent      TEXT     -- the row ids that it did not find
 );
 CREATE INDEX attempts_open ON attempts (sender, id) WHERE state IN ('formed', 'sending', 'accepted', 'unknown');
-CREATE INDEX attempts_looked ON attempts (look_at) WHERE looks > 0 AND look_at IS NOT NULL;
+CREATE INDEX attempts_looked ON attempts (sender, look_at) WHERE looks > 0 AND look_at IS NOT NULL;
 CREATE INDEX attempts_of_campaign ON attempts (campaign_id, chunk_id);
 CREATE INDEX attempts_by_time ON attempts (sender, sending_at);
+CREATE INDEX attempts_sending ON attempts (sender, sending_at) WHERE state = 'sending';
 CREATE INDEX attempts_formed ON attempts (formed_at);  -- which texts a plan looks at
 
 -- Gateway list windows that were read and still hold pending rows. Seconds of the gateway's clock, both ends included.

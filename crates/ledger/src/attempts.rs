@@ -42,42 +42,36 @@ pub struct OpenAttempt {
 /// The condition of the index `attempts_open`.
 const OPEN: &str = "state IN ('formed', 'sending', 'accepted', 'unknown')";
 
-/// The condition of the index `attempts_looked`.
-const LOOKED: &str = "looks > 0 AND look_at IS NOT NULL";
-
 /// The first `$2` attempts by this order of which the condition is true, each as an [`AttemptRow`].
 fn open_attempts(dialect: Dialect, condition: &str, order: &str) -> String {
-    let columns = "id, sender, chunk_id, state, sending_at, ended_at, recipients, look_at, looks, looked_at, absent";
+    let columns = "id, chunk_id, state, sending_at, ended_at, recipients, look_at, looks, looked_at, absent";
     let open = format!(
         "(SELECT {columns} FROM attempts WHERE {condition} AND sending_at IS NOT NULL ORDER BY {order} LIMIT $2 + 0) AS open"
     );
     dialect.packed(columns, &open)
 }
 
-/// In the order of their senders and ids.
-fn attempts_of(mut rows: Vec<AttemptRow>) -> Vec<OpenAttempt> {
-    rows.sort_unstable_by(|a, b| (&a.sender, a.id).cmp(&(&b.sender, b.id)));
-    let attempt = |row: AttemptRow| {
-        Some(OpenAttempt {
-            id: AttemptId(row.id),
-            sender: SenderId::parse(&row.sender).ok()?,
-            chunk: ChunkId(row.chunk_id),
-            accepted: row.state == "accepted",
-            sending_at: instant(row.sending_at),
-            ended_at: row.ended_at.map(instant),
-            recipients: row.recipients.cast_unsigned(),
-            look_at: row.look_at.map(instant),
-            looks: u32::try_from(row.looks).unwrap_or(u32::MAX),
-            before: row.looked_at.map(|at| (instant(at), rows_of(row.absent.as_deref().unwrap_or("[]")))),
-        })
+/// In the order of their ids.
+fn attempts_of(mut rows: Vec<AttemptRow>, sender: &SenderId) -> Vec<OpenAttempt> {
+    rows.sort_unstable_by_key(|row| row.id);
+    let attempt = |row: AttemptRow| OpenAttempt {
+        id: AttemptId(row.id),
+        sender: sender.clone(),
+        chunk: ChunkId(row.chunk_id),
+        accepted: row.state == "accepted",
+        sending_at: instant(row.sending_at),
+        ended_at: row.ended_at.map(instant),
+        recipients: row.recipients.cast_unsigned(),
+        look_at: row.look_at.map(instant),
+        looks: u32::try_from(row.looks).unwrap_or(u32::MAX),
+        before: row.looked_at.map(|at| (instant(at), rows_of(row.absent.as_deref().unwrap_or("[]")))),
     };
-    rows.into_iter().filter_map(attempt).collect()
+    rows.into_iter().map(attempt).collect()
 }
 
 #[derive(serde::Deserialize)]
 struct AttemptRow {
     id: i64,
-    sender: String,
     chunk_id: i64,
     state: String,
     sending_at: i64,
@@ -150,43 +144,49 @@ impl Ledger {
                 .await
                 .during(operation)?
         });
-        Ok(attempts_of(rows))
+        Ok(attempts_of(rows, sender))
     }
 
-    /// Attempts that a reading has covered without finding all of their texts and that are to be looked for again by now: of more
-    /// than so many those that have waited for the longest, sender by sender.
-    pub async fn due_attempts(&self, now: Timestamp, at_most: u32) -> Result<Vec<OpenAttempt>> {
+    /// Attempts of a sender that a reading has covered without finding all of their texts and that are to be looked for again by now:
+    /// of more than so many those that have waited for the longest.
+    pub async fn due_attempts(&self, sender: &SenderId, now: Timestamp, at_most: u32) -> Result<Vec<OpenAttempt>> {
         let operation = "read the attempts that are to be looked for";
         let Json(rows): Json<Vec<AttemptRow>> = read_conn!(self, operation, |conn, dialect| {
-            let due = format!("{LOOKED} AND look_at <= $1 AND (state = 'accepted' OR state = 'unknown')");
-            sqlx::query_scalar(sql(open_attempts(dialect, &due, "look_at")))
-                .bind(ms(now))
+            // The condition of the index `attempts_looked`, by which those are found that are due.
+            let due = "looks > 0 AND look_at IS NOT NULL AND sender = $1 AND look_at <= $3
+                AND (state = 'accepted' OR state = 'unknown')";
+            sqlx::query_scalar(sql(open_attempts(dialect, due, "look_at")))
+                .bind(sender.as_str())
                 .bind(i64::from(at_most))
+                .bind(ms(now))
                 .fetch_one(&mut *conn)
                 .await
                 .during(operation)?
         });
-        Ok(attempts_of(rows))
+        Ok(attempts_of(rows, sender))
     }
 
     /// When the oldest call of a sender began that is still being made.
     pub async fn sending_since(&self, sender: &SenderId) -> Result<Option<Timestamp>> {
         let operation = "read since when a sender's calls are being made";
-        self.sent_at(sender, operation, "min(CASE WHEN state = 'sending' THEN sending_at END)").await
+        // By the index `attempts_sending`, which holds no others.
+        let of_sender = "sender = $1 AND state = 'sending' ORDER BY sending_at";
+        self.sent_at(sender, of_sender, operation).await
     }
 
     /// When the last call of a sender began that the gateway took and whose texts are not all found yet.
     pub async fn last_accepted(&self, sender: &SenderId) -> Result<Option<Timestamp>> {
         let operation = "read a sender's last call that is to be found";
-        self.sent_at(sender, operation, "max(CASE WHEN state = 'accepted' THEN sending_at END)").await
+        let of_sender = format!("{OPEN} AND sender = $1 AND state = 'accepted' ORDER BY id DESC");
+        self.sent_at(sender, &of_sender, operation).await
     }
 
-    /// One time of the open attempts of a sender.
-    async fn sent_at(&self, sender: &SenderId, operation: &'static str, which: &str) -> Result<Option<Timestamp>> {
+    /// When the first of these attempts began.
+    async fn sent_at(&self, sender: &SenderId, which: &str, operation: &'static str) -> Result<Option<Timestamp>> {
         let at: Option<i64> = read_conn!(self, operation, |conn, dialect| {
-            sqlx::query_scalar(sql(format!("SELECT {which} FROM attempts WHERE {OPEN} AND sender = $1")))
+            sqlx::query_scalar(sql(format!("SELECT sending_at FROM attempts WHERE {which} LIMIT 1")))
                 .bind(sender.as_str())
-                .fetch_one(&mut *conn)
+                .fetch_optional(&mut *conn)
                 .await
                 .during(operation)?
         });

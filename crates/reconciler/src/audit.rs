@@ -9,26 +9,27 @@ use campaign::{
 use jiff::{SignedDuration, Timestamp};
 use ledger::OpenAttempt;
 
-/// Attempts that are due in one round at most, and those of one sender that are looked at together.
-const ATTEMPTS_A_ROUND: u32 = 2_000;
-const ATTEMPTS_A_LOOK: usize = 50;
+/// Attempts of one sender that are looked at together.
+const ATTEMPTS_A_LOOK: u32 = 50;
 
 impl Reconciler {
     /// Looks again for what was not found, and decides where two looks agree.
     pub(crate) async fn audit(&self) -> Result<(), RoundError> {
-        let due = self.ledger.due_attempts(self.ledger.now(), ATTEMPTS_A_ROUND).await?;
         let mut odd = Odd::default();
-        for of_sender in due.chunk_by(|a, b| a.sender == b.sender) {
-            odd.set_aside(self.look(&of_sender[..of_sender.len().min(ATTEMPTS_A_LOOK)]).await)?;
+        for sender in self.ledger.open_senders().await? {
+            let due = self.ledger.due_attempts(&sender, self.ledger.now(), ATTEMPTS_A_LOOK).await?;
+            if !due.is_empty() {
+                odd.set_aside(self.look(&sender, &due).await)?;
+            }
         }
         odd.told()
     }
 
-    async fn look(&self, due: &[OpenAttempt]) -> Result<(), RoundError> {
-        let sender = &due[0].sender;
+    async fn look(&self, sender: &SenderId, due: &[OpenAttempt]) -> Result<(), RoundError> {
         let began = self.ledger.now();
         let settle = self.settle().await?;
-        if !(self.read_tail(sender).await? && self.look_for(sender, due, began, settle).await?) {
+        self.read_tail(sender).await?;
+        if !self.look_for(sender, due, began, settle).await? {
             // The list moved. It may go on moving, and looking comes before sending in the call budget: not at once again.
             let now = self.ledger.now();
             for attempt in due {
@@ -61,17 +62,18 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Reads the list from where the last sweep ended up to now, so that late texts are seen. Answers false when the reading does
-    /// not count.
-    async fn read_tail(&self, sender: &SenderId) -> Result<bool, RoundError> {
+    /// Reads the list from where the last sweep ended up to now, so that late texts are seen.
+    async fn read_tail(&self, sender: &SenderId) -> Result<(), RoundError> {
         let skew = self.skew().await?;
-        let Some((swept_to, first_look)) = self.ledger.cursor(sender).await? else { return Ok(true) };
+        let Some((swept_to, first_look)) = self.ledger.cursor(sender).await? else { return Ok(()) };
         let mut until = Self::gateway_second(self.ledger.now(), skew) - sweep::CLOSED_AFTER;
         if let Some(sending) = self.ledger.sending_since(sender).await? {
             until = until.min(Self::gateway_second(sending, skew) - sweep::SKEW_MARGIN - 1);
         }
-        let window = Window { since: swept_to + 1, until };
-        Ok(until <= swept_to || self.sweep_window(sender, window, first_look).await?)
+        if until > swept_to {
+            self.sweep_window(sender, Window { since: swept_to + 1, until }, first_look).await?;
+        }
+        Ok(())
     }
 
     /// Reads the windows of attempts again, or asks for each absent number where that costs fewer calls. Answers false when
@@ -119,7 +121,7 @@ impl Reconciler {
             let ranges = if receiver.is_some() { std::slice::from_ref(&whole) } else { &windows };
             for window in ranges {
                 let window = Window { until: window.until.min(closed), ..*window };
-                if self.read_window(Purpose::Look, sender, receiver, window).await?.is_none() {
+                if self.read_window(Purpose::Look, sender, receiver, window).await?.listed.is_none() {
                     return Ok(false);
                 }
             }

@@ -1,7 +1,7 @@
 //! What became of what was sent: reads the gateway's list and details, and resolves what is unknown.
 //!
-//! Guarantee: nothing is decided about a row that is not listed from one reading, from an incomplete one, or while its sender
-//! may still send; a row whose fate can't be learnt is held and shown.
+//! Guarantee: that a row is not listed decides nothing in one reading, in an incomplete one, or while its sender may still
+//! send; a row whose fate can't be learnt is held and shown.
 //!
 //! Deliberately not here: sending. A row that is to be sent again goes back to the ledger's queue like any other.
 

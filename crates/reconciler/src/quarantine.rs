@@ -29,7 +29,10 @@ impl Reconciler {
             while from <= until {
                 let window = Window { since: from, until: until.min(from + WINDOW_S - 1) };
                 let purpose = Purpose::ReadBack(owner);
-                let Some(reading) = self.read_window(purpose, &sender, None, window).await? else { return Ok(()) };
+                let reading = self.read_window(purpose, &sender, None, window).await?;
+                if reading.listed.is_none() {
+                    return Ok(());
+                }
                 found += reading.applied.found;
                 from = window.until + 1;
             }

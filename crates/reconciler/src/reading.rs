@@ -37,32 +37,32 @@ impl Purpose {
     /// Texts that are applied together. What is read back is compared with what is queued, as a whole.
     fn part_len(self) -> usize {
         match self {
-            Self::Sweep | Self::Look => ledger::TEXTS_A_COMMIT,
+            // With the pages that are under way then it is still one commit.
+            Self::Sweep | Self::Look => ledger::TEXTS_A_COMMIT.saturating_sub(PAGES_AT_A_TIME * 10).max(10),
             Self::ReadBack(_) => usize::MAX,
         }
     }
 }
 
-/// A complete reading of a window, which is applied.
+/// What was read of a window, and is applied.
 pub(crate) struct Reading {
-    /// Its texts of type 1.
-    pub(crate) listed: u64,
-    /// Those of them without a final status.
+    /// How many texts of type 1 it lists; `None` if the list did not hold still: then it says nothing of what it does not list.
+    pub(crate) listed: Option<u64>,
+    /// Those that it listed without a final status.
     pub(crate) pending: Vec<SmsId>,
     /// What it changed.
     pub(crate) applied: Applied,
 }
 
 impl Reconciler {
-    /// Reads all pages of a window, of one receiver or of all, and applies what it lists. `None` when the list did not hold
-    /// still: such a reading counts for nothing, but what was applied of it stays.
+    /// Reads all pages of a window, of one receiver or of all, and applies what it lists.
     pub(crate) async fn read_window(
         &self,
         purpose: Purpose,
         sender: &SenderId,
         receiver: Option<(RowId, Msisdn)>,
         window: Window,
-    ) -> Result<Option<Reading>, RoundError> {
+    ) -> Result<Reading, RoundError> {
         let (row, receiver) = receiver.unzip();
         let query = ListQuery {
             sender: Some(sender.clone()),
@@ -86,7 +86,7 @@ impl Reconciler {
             let noted = NotedReading { sender, row, window, skew, began, listed, found };
             self.ledger.note_reading(&noted, self.ledger.now()).await?;
         }
-        Ok(read?.map(|listed| Reading { listed, pending, applied }))
+        Ok(Reading { listed: read?, pending, applied })
     }
 
     /// Reads the pages of a window and hands on its texts of type 1, a full part at once, the rest once the reading is known to
@@ -115,20 +115,20 @@ impl Reconciler {
                 let query = ListQuery { page, ..query.clone() };
                 pages.push_back(async move { self.gateway.list(purpose.class(), &query).await });
             }
+            if !is_full && pages.is_empty() {
+                break;
+            }
             tokio::select! {
                 biased;
-                place = parts.reserve(), if is_full => match place {
-                    Ok(place) => place.send(read.part_in_order()),
-                    // It could not be applied, and that is what is told.
-                    Err(_) => return Ok(None),
-                },
+                // It could not be applied, and that is what is told.
+                () = parts.closed() => return Ok(None),
+                Ok(place) = parts.reserve(), if is_full => place.send(read.part_in_order()),
                 // While a part waits for its place, too: a call that is left alone would run out of its time.
                 Some(next) = pages.next() => {
                     let next = next?;
                     still &= next.total == total;
                     read.take(next.rows);
                 }
-                else => break,
             }
         }
         read.take(first.rows);

@@ -37,7 +37,9 @@ impl Reconciler {
 
     /// Reads the next window of a sender, if one is due. Answers whether it counts.
     async fn sweep_sender(&self, sender: &SenderId) -> Result<bool, RoundError> {
-        // Read first: a call that ends meanwhile is still taken for one that is being made.
+        // The time first, then what is being made: what begins later is in no window that ends by now, and what ends later still
+        // counts as being made.
+        let now = self.ledger.now();
         let sending_since = self.ledger.sending_since(sender).await?;
         let attempts = self.ledger.unread_attempts(sender, ATTEMPTS_A_ROUND).await?;
         if attempts.is_empty() {
@@ -57,7 +59,7 @@ impl Reconciler {
             recipients > RECIPIENTS_A_WINDOW
         });
         let state = Unread {
-            now: second(self.ledger.now()),
+            now: second(now),
             swept_to: cursor.map(|(swept_to, _)| swept_to),
             oldest_sent: unread.iter().map(|a| second(a.sending_at)).min().unwrap_or(i64::MAX),
             oldest_ended: unread.iter().map(ended).min().unwrap_or(i64::MAX),
@@ -120,13 +122,16 @@ impl Reconciler {
         window: Window,
         first_look: SignedDuration,
     ) -> Result<bool, RoundError> {
-        let Some(reading) = self.read_window(Purpose::Sweep, sender, None, window).await? else {
+        let reading = self.read_window(Purpose::Sweep, sender, None, window).await?;
+        let pending = reading.applied.pending;
+        let Some(listed) = reading.listed else {
+            // The attempts of pending texts may be done with before this window is read again.
+            let at = self.ledger.now() + sweep::wait_before_look(self.settings.first_look, 0);
+            self.ledger.ask_details(&reading.pending, at).await?;
             tokio::time::sleep(AFTER_A_MOVE).await;
             return Ok(false);
         };
-        let Reading { listed, applied, .. } = reading;
-        let pending = applied.pending;
-        tracing::debug!(sender = %sender, list.rows = listed, list.pending = pending, rows.found = applied.found, "read a window");
+        tracing::debug!(sender = %sender, list.rows = listed, list.pending = pending, rows.found = reading.applied.found, "read a window");
         let learned = match listed {
             0 => first_look,
             listed => sweep::learn_first_look(first_look, listed, pending),
@@ -156,10 +161,9 @@ impl Reconciler {
 
     /// Answers whether the reading counts.
     async fn reread_window(&self, sender: &SenderId, window: PendingWindow) -> Result<bool, RoundError> {
-        let Some(reading) = self.read_window(Purpose::Sweep, sender, None, window.window).await? else {
-            return Ok(false);
-        };
-        let seen = PendingWindow { listed: reading.listed, looks: window.looks + 1, ..window };
+        let reading = self.read_window(Purpose::Sweep, sender, None, window.window).await?;
+        let Some(listed) = reading.listed else { return Ok(false) };
+        let seen = PendingWindow { listed, looks: window.looks + 1, ..window };
         self.follow(sender, &reading, seen, self.settings.first_look).await?;
         Ok(true)
     }

@@ -432,9 +432,10 @@ pub(crate) async fn decide(ledger: &Ledger, of: CampaignId, row: RowId, verdict:
 
 /// The attempts of all senders that are no longer being made and whose texts are not all found.
 pub(crate) async fn open_attempts(ledger: &Ledger) -> Vec<OpenAttempt> {
-    let mut open = ledger.due_attempts(at(1_000_000_000), 1_000).await.unwrap();
+    let mut open = Vec::new();
     for sender in ledger.open_senders().await.unwrap() {
         open.extend(ledger.unread_attempts(&sender, 1_000).await.unwrap());
+        open.extend(ledger.due_attempts(&sender, at(1_000_000_000), 1_000).await.unwrap());
     }
     open.sort_by_key(|attempt| attempt.id);
     open

@@ -62,11 +62,12 @@ async fn many_open_attempts_hide_none_of_another_kind_or_sender(bench: &Bench) {
         bench.ledger.look_again(attempt, at(second), None).await.unwrap();
     }
     assert_eq!((unread(&shop, 2).await, unread(&tailor, 2).await), (vec![ids[3]], vec![]));
-    let due = async |second, at_most| -> Vec<AttemptId> {
-        bench.ledger.due_attempts(at(second), at_most).await.unwrap().iter().map(|attempt| attempt.id).collect()
+    let due = async |of: &SenderId, second, at_most| -> Vec<AttemptId> {
+        let due = bench.ledger.due_attempts(of, at(second), at_most).await.unwrap();
+        due.iter().map(|attempt| attempt.id).collect()
     };
-    assert_eq!((due(19, 9).await, due(30, 9).await), (vec![], vec![ids[1], ids[2]]));
-    assert_eq!((due(40, 2).await, due(40, 9).await), (vec![ids[1], ids[2]], vec![ids[0], ids[1], ids[2]]));
+    assert_eq!((due(&shop, 29, 9).await, due(&tailor, 29, 9).await), (vec![], vec![ids[2]]));
+    assert_eq!((due(&shop, 40, 1).await, due(&shop, 40, 9).await), (vec![ids[1]], vec![ids[0], ids[1]]));
     bench.apply(&[1, 2, 4].map(|number| listed(number.try_into().unwrap(), number, "hello", 8, SENT)), 50).await;
     bench.ledger.settle_found(&ids, at(51)).await.unwrap();
     assert_eq!(bench.ledger.open_senders().await.unwrap(), [tailor]);

@@ -14,7 +14,8 @@ use std::{
     },
 };
 
-/// A part of the window, and then some pages that are not of it.
+/// A part of the window, of the texts of a commit or nearly so, and then some pages that are not of it.
+const PART: u64 = TEXTS_A_COMMIT as u64 / 10 * 9;
 const TEXTS: usize = TEXTS_A_COMMIT + 100;
 const PAGES: usize = TEXTS / 10;
 
@@ -45,10 +46,10 @@ impl Window {
         let lines: Vec<String> = (0..TEXTS as u64).rev().map(|number| line("ACME", number, at)).collect();
         let (mended, last_asked) = (is_mended.clone(), asked.clone());
         let server = Server::start(move |to: &Asked| {
-            let number: usize = asked_for(to, "page").parse().unwrap();
             if asked_for(to, "sender") != "ACME" {
                 return page(&[]);
             }
+            let number: usize = asked_for(to, "page").parse().unwrap();
             let mut lines = lines[(number - 1) * 10..number * 10].to_vec();
             if mended.load(SeqCst) {
                 return page_of(&lines, PAGES, TEXTS);
@@ -69,7 +70,7 @@ impl Window {
     /// Reads until a part is applied and so many readings have come to the last page: all but it and what is pending is known, and
     /// nothing counts as read. Then it is mended.
     async fn is_known_in_part(&self, readings: u32) {
-        let part = |states: &States| states.get(&RowState::Sent) >= Some(&(TEXTS_A_COMMIT as u64 - 1));
+        let part = |states: &States| states.get(&RowState::Sent) >= Some(&PART);
         let until = |states: &States| part(states) && self.asked.load(SeqCst) >= readings;
         let states = reconcile(&self.ledger, &self.server, quick(), until).await;
         assert!(states[&RowState::Accepted] > 10 && states.len() == 2, "{states:?}");
@@ -84,7 +85,7 @@ impl Window {
 
     /// How a row of the first part was found.
     async fn first_found(&self) -> Vec<Option<i64>> {
-        let story = self.ledger.story("a", u32::try_from(TEXTS_A_COMMIT / 2).unwrap()).await.unwrap().unwrap();
+        let story = self.ledger.story("a", 1_000).await.unwrap().unwrap();
         let found = story.found_at.unwrap();
         let readings = story.readings.iter().filter(|reading| (reading.began_at..=reading.read_at).contains(&found));
         readings.map(|reading| reading.listed).collect()
