@@ -27,8 +27,11 @@ use crate::{
 use campaign::{CampaignId, RowState};
 use jiff::Timestamp;
 use serde::Serialize;
-use sqlx::Row;
+use sqlx::{Row, types::Json};
 use std::{cmp::Reverse, collections::BTreeMap, str::FromStr};
+
+/// Rows of a chunk: their state, why they wait, and how many they are.
+type Counted = Vec<(String, String, i64)>;
 
 /// A campaign with how many of its rows are in each state.
 #[derive(Clone, Debug, Serialize)]
@@ -104,29 +107,42 @@ impl Ledger {
             .fetch_all(&mut *conn)
             .await
             .during(operation)?;
-            // The reason of a final row is no matter for waiting: leaving it out keeps the groups few.
-            let counts: Vec<(i64, String, String, i64)> = sqlx::query_as(sql(format!(
-                "SELECT c.id, 'queued', '', CAST(sum(p.queued) AS BIGINT)
-                 FROM campaigns c JOIN packs p ON p.campaign_id = c.id WHERE c.name = $1 OR $1 IS NULL GROUP BY 1
-                 UNION ALL
-                 SELECT c.id, 'scheduled', '', CAST(sum(p.scheduled) AS BIGINT)
-                 FROM campaigns c JOIN packs p ON p.campaign_id = c.id WHERE c.name = $1 OR $1 IS NULL GROUP BY 1
-                 UNION ALL
-                 SELECT c.id, m.state,
-                        CASE WHEN m.final_at IS NULL
-                             THEN coalesce(m.reason, '') ELSE '' END AS why,
-                        count(*)
-                 FROM campaigns c
-                 {then_join} chunks k ON k.campaign_id = c.id
-                 {then_join} told_rows m ON m.id BETWEEN k.id * 512 AND k.id * 512 + 511
-                 WHERE c.name = $1 OR $1 IS NULL
-                 GROUP BY 1, 2, 3",
-                then_join = dialect.then_join()
+            let packed: Vec<(i64, i64, i64)> = sqlx::query_as(
+                "SELECT c.id, CAST(sum(p.queued) AS BIGINT), CAST(sum(p.scheduled) AS BIGINT)
+                 FROM campaigns c JOIN packs p ON p.campaign_id = c.id WHERE c.name = $1 OR $1 IS NULL GROUP BY 1",
+            )
+            .bind(name)
+            .fetch_all(&mut *conn)
+            .await
+            .during(operation)?;
+            let packed = packed.into_iter().flat_map(|(id, queued, scheduled)| {
+                [
+                    (id, "queued".to_owned(), String::new(), queued),
+                    (id, "scheduled".to_owned(), String::new(), scheduled),
+                ]
+            });
+            // Chunk by chunk: SQLite sorts all that it groups, in memory. The reason of a final row is no matter for waiting.
+            let of_chunk = dialect.packed(
+                "state, why, n",
+                "(SELECT m.state AS state, CASE WHEN m.final_at IS NULL THEN coalesce(m.reason, '') ELSE '' END AS why, count(*) AS n
+                  FROM told_rows m WHERE m.id BETWEEN k.id * 512 AND k.id * 512 + 511 GROUP BY 1, 2) AS counted",
+            );
+            let chunks: Vec<(i64, Json<Counted>)> = sqlx::query_as(sql(format!(
+                "SELECT c.id, ({of_chunk}) FROM campaigns c {} chunks k ON k.campaign_id = c.id
+                 WHERE c.name = $1 OR $1 IS NULL",
+                dialect.then_join()
             )))
             .bind(name)
             .fetch_all(&mut *conn)
             .await
             .during(operation)?;
+            let mut counts: BTreeMap<(i64, String, String), i64> = BTreeMap::new();
+            let of_chunks = chunks.into_iter().flat_map(|(id, Json(counted))| {
+                counted.into_iter().map(move |(state, why, rows)| (id, state, why, rows))
+            });
+            for (id, state, why, rows) in packed.chain(of_chunks) {
+                *counts.entry((id, state, why)).or_default() += rows;
+            }
             (found, counts)
         });
         let mut summaries = Vec::with_capacity(found.len());
@@ -143,7 +159,7 @@ impl Ledger {
                 waiting: Vec::new(),
             });
         }
-        for (id, state, why, rows) in counts {
+        for ((id, state, why), rows) in counts {
             let Ok(at) = summaries.binary_search_by_key(&CampaignId(id), |summary| summary.id) else { continue };
             let (summary, state, rows) = (&mut summaries[at], row_state(&state, operation)?, rows.unsigned_abs());
             if rows == 0 {
@@ -153,11 +169,7 @@ impl Ledger {
             *summary.states.entry(state).or_insert(0) += rows;
             if !state.is_final() {
                 let reason = (!why.is_empty()).then_some(why);
-                // Those in packs are counted apart from the others.
-                match summary.waiting.iter_mut().find(|waiting| waiting.state == state && waiting.reason == reason) {
-                    Some(waiting) => waiting.rows += rows,
-                    None => summary.waiting.push(WaitingRows { state, reason, rows }),
-                }
+                summary.waiting.push(WaitingRows { state, reason, rows });
             }
         }
         for summary in &mut summaries {
