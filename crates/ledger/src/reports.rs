@@ -107,28 +107,16 @@ impl Ledger {
             .fetch_all(&mut *conn)
             .await
             .during(operation)?;
-            let packed: Vec<(i64, i64, i64)> = sqlx::query_as(
-                "SELECT c.id, CAST(sum(p.queued) AS BIGINT), CAST(sum(p.scheduled) AS BIGINT)
-                 FROM campaigns c JOIN packs p ON p.campaign_id = c.id WHERE c.name = $1 OR $1 IS NULL GROUP BY 1",
-            )
-            .bind(name)
-            .fetch_all(&mut *conn)
-            .await
-            .during(operation)?;
-            let packed = packed.into_iter().flat_map(|(id, queued, scheduled)| {
-                [
-                    (id, "queued".to_owned(), String::new(), queued),
-                    (id, "scheduled".to_owned(), String::new(), scheduled),
-                ]
-            });
-            // Chunk by chunk: SQLite sorts all that it groups, in memory. The reason of a final row is no matter for waiting.
+            // Chunk by chunk: SQLite sorts all that it groups, in memory. The reason of a final row is no matter for waiting. In one
+            // statement with what waits in packs: a claim takes rows out of one meanwhile.
             let of_chunk = dialect.packed(
                 "state, why, n",
                 "(SELECT m.state AS state, CASE WHEN m.final_at IS NULL THEN coalesce(m.reason, '') ELSE '' END AS why, count(*) AS n
                   FROM told_rows m WHERE m.id BETWEEN k.id * 512 AND k.id * 512 + 511 GROUP BY 1, 2) AS counted",
             );
-            let chunks: Vec<(i64, Json<Counted>)> = sqlx::query_as(sql(format!(
-                "SELECT c.id, ({of_chunk}) FROM campaigns c {} chunks k ON k.campaign_id = c.id
+            let chunks: Vec<(i64, i64, i64, Json<Counted>)> = sqlx::query_as(sql(format!(
+                "SELECT c.id, coalesce(p.queued, 0), coalesce(p.scheduled, 0), ({of_chunk})
+                 FROM campaigns c {} chunks k ON k.campaign_id = c.id LEFT JOIN packs p ON p.chunk_id = k.id
                  WHERE c.name = $1 OR $1 IS NULL",
                 dialect.then_join()
             )))
@@ -137,11 +125,12 @@ impl Ledger {
             .await
             .during(operation)?;
             let mut counts: BTreeMap<(i64, String, String), i64> = BTreeMap::new();
-            let of_chunks = chunks.into_iter().flat_map(|(id, Json(counted))| {
-                counted.into_iter().map(move |(state, why, rows)| (id, state, why, rows))
-            });
-            for (id, state, why, rows) in packed.chain(of_chunks) {
-                *counts.entry((id, state, why)).or_default() += rows;
+            for (id, queued, scheduled, Json(counted)) in chunks {
+                let packed = [("queued", queued), ("scheduled", scheduled)];
+                let packed = packed.map(|(state, rows)| (state.to_owned(), String::new(), rows));
+                for (state, why, rows) in counted.into_iter().chain(packed) {
+                    *counts.entry((id, state, why)).or_default() += rows;
+                }
             }
             (found, counts)
         });

@@ -64,14 +64,7 @@ impl Reconciler {
         window: Window,
     ) -> Result<Reading, RoundError> {
         let (row, receiver) = receiver.unzip();
-        let query = ListQuery {
-            sender: Some(sender.clone()),
-            receiver,
-            answered: None,
-            sent_since: Timestamp::from_second(window.since).ok(),
-            sent_until: Timestamp::from_second(window.until).ok(),
-            page: 1,
-        };
+        let query = ListQuery { receiver, ..first_page_of(sender, window) };
         let (skew, began) = (self.skew().await?, self.ledger.now());
         let (parts, coming) = mpsc::channel(1);
         // Each ends by itself when the other fails: what was read is applied although the gateway is away by now.
@@ -187,13 +180,7 @@ impl Reconciler {
 
     /// One page of a window: how many pages there are, and how many of its texts are pending.
     pub(crate) async fn sample(&self, sender: &SenderId, window: Window, page: u32) -> Result<(u32, u64), RoundError> {
-        let query = ListQuery {
-            sender: Some(sender.clone()),
-            sent_since: Timestamp::from_second(window.since).ok(),
-            sent_until: Timestamp::from_second(window.until).ok(),
-            page,
-            ..ListQuery::default()
-        };
+        let query = ListQuery { page, ..first_page_of(sender, window) };
         let listed = self.gateway.list(CallClass::Status, &query).await?;
         self.note_skew(listed.clock_skew);
         let pending = |row: &&wire::Sms| row.delivery_status == wire::DeliveryStatus::Pending;
@@ -208,6 +195,12 @@ impl Reconciler {
         self.note_skew(skew);
         Ok(skew.unwrap_or_default())
     }
+}
+
+/// Asks for the first page of a window.
+fn first_page_of(sender: &SenderId, window: Window) -> ListQuery {
+    let [sent_since, sent_until] = [window.since, window.until].map(|second| Timestamp::from_second(second).ok());
+    ListQuery { sender: Some(sender.clone()), sent_since, sent_until, page: 1, ..ListQuery::default() }
 }
 
 /// What was read of a window so far.

@@ -2,10 +2,12 @@
 
 use crate::{Bench, at, on_both};
 use campaign::{Outcome, outcome::Ambiguous};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 on_both! {
     the_views_have_the_columns_of_the_contract
     a_campaigns_counts_sum_up_to_its_rows
+    no_row_is_counted_twice_or_left_out_while_it_is_claimed
     a_row_stands_as_its_call_does
     events_are_only_ever_added
 }
@@ -21,6 +23,26 @@ async fn the_views_have_the_columns_of_the_contract(bench: &Bench) {
     for state in campaign::RowState::ALL {
         assert!(summary.iter().any(|column| column == state.name()), "{state} is not counted");
     }
+}
+
+async fn no_row_is_counted_twice_or_left_out_while_it_is_claimed(bench: &Bench) {
+    let numbers: Vec<u64> = (1..=5_000).collect();
+    let one = bench.campaign_in_chunks("one", &numbers).await;
+    let is_claimed = AtomicBool::new(false);
+    let claims = async {
+        for chunk in &one.chunks {
+            bench.feed(*chunk, 1).await;
+            bench.ledger.claim(*chunk, &bench.owner, 100, at(1)).await.unwrap();
+        }
+        is_claimed.store(true, SeqCst);
+    };
+    let counts = async {
+        while !is_claimed.load(SeqCst) {
+            let summary = bench.ledger.campaign_summaries(Some("one")).await.unwrap().remove(0);
+            assert_eq!(summary.rows, 5_000, "{:?}", summary.states);
+        }
+    };
+    tokio::join!(claims, counts);
 }
 
 async fn a_campaigns_counts_sum_up_to_its_rows(bench: &Bench) {
